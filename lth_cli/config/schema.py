@@ -1,0 +1,299 @@
+"""The one schema of a composed config. Every field says what it means; the configuration reference is made from it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+
+from lth_cli.config.steps import Duration, parse_rounds
+
+Steps = Annotated[
+    Duration,
+    BeforeValidator(Duration.parse),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "format": "steps"}),
+]
+
+
+def _positive(value: Duration) -> Duration:
+    if not value:
+        raise ValueError("must be longer than zero steps")
+    return value
+
+
+PositiveSteps = Annotated[Steps, AfterValidator(_positive)]
+
+_SECONDS = re.compile(r"(\d{1,9})(s|min|h)")
+
+
+def _interval(value: Any) -> str:
+    """`60s`, `10min` and `1h` are time; anything else must be steps. Kept as the canonical spelling."""
+    if isinstance(value, str) and _SECONDS.fullmatch(value.strip()):
+        if int(value.strip().rstrip("sminh")) == 0:
+            raise ValueError("must be longer than zero seconds")
+        return value.strip()
+    try:
+        return str(_positive(Duration.parse(value)))
+    except ValueError as error:
+        raise ValueError(f"{error}; or a time: 60s, 10min, 1h") from None
+
+
+Interval = Annotated[str, BeforeValidator(_interval)]
+
+
+def interval_seconds(interval: str) -> float | None:
+    """Seconds of an interval such as `10min`; None when it counts steps."""
+    match = _SECONDS.fullmatch(interval)
+    return int(match[1]) * {"s": 1.0, "min": 60.0, "h": 3600.0}[match[2]] if match else None
+
+
+def _round_range(value: Any) -> str:
+    """A round range may arrive from the command line as one integer."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str):
+        raise ValueError("write all, last, or for example 3,5-8")
+    parse_rounds(text, last=10**9)
+    return text
+
+
+RoundRange = Annotated[str, BeforeValidator(_round_range)]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys, NaN, infinity and numbers in strings are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True, serialize_by_alias=True
+    )
+
+
+class Component(Section):
+    """A section built by a function or class named by import path; further keys are that function's arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target: str = Field(alias="_target_", description="Import path of the function or class that builds it.")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments for the target: every key that is not a field of the section."""
+        return dict(self.model_extra or {})
+
+
+class Seeds(Section):
+    """Separate sources of randomness; each one defaults to `seed`."""
+
+    init: Seed | None = Field(None, description="Initial weights.")
+    order: Seed | None = Field(None, description="Order of the training examples.")
+    augment: Seed | None = Field(None, description="Augmentation and dropout.")
+    mask: Seed | None = Field(None, description="Random masks and random scores.")
+    split: Seed = Field(0, description="Validation split, subset and label noise; 0, not `seed`, by default.")
+
+
+class DataPlace(Section):
+    """Where data lies and how it is read; changes no number."""
+
+    root: str | None = Field(None, description="Folder of the data sets (environment: LTH_DATA_ROOT).")
+    download: bool = Field(False, description="Download a missing data set into data.root.")
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(2, description="Loader processes of streamed data sets.")
+
+
+class Subset(Section):
+    """Part of the training examples, chosen by seeds.split."""
+
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="Share of the training examples kept.")
+    classes: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="Classes kept (train, validation, test), relabelled 0, 1, ... in this order."
+    )
+
+
+class Normalize(Section):
+    """Per-channel normalisation (x - mean) / std of inputs scaled to [0, 1]."""
+
+    mean: list[float]
+    std: list[Annotated[float, Field(gt=0.0)]]
+
+
+class Augment(Section):
+    """Training-time augmentation, a function of (seeds.augment, step) alone."""
+
+    crop: Annotated[int, Field(ge=0, le=256)] = Field(0, description="Zero-pad by this many pixels, crop at random.")
+    flip: bool = Field(False, description="Mirror left-right with probability 1/2.")
+    cutout: Annotated[int, Field(ge=0, le=512)] = Field(0, description="Side of the square set to zero, in pixels.")
+
+
+class Dataset(Component):
+    """A data set and what is done to it."""
+
+    validation: Annotated[float, Field(ge=0.0, lt=1.0)] | Annotated[int, Field(ge=0)] = Field(
+        0, description="Training examples held out: a count (integer) or a share (fraction)."
+    )
+    subset: Subset = Subset()
+    label_noise: Fraction = Field(0.0, description="Share of training labels replaced by uniformly random ones.")
+    normalize: Normalize | None = Field(None, description="Null leaves inputs as loaded.")
+    augment: Augment = Augment()
+
+
+class Initializer(Section):
+    """How convolution, linear and batch-norm parameters start."""
+
+    weights: Literal[
+        "default", "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform", "orthogonal"
+    ] = Field("default", description="Convolution and linear weights; `default` keeps the model's own.")
+    biases: Literal["default", "zero"] = Field("default", description="Convolution and linear biases.")
+    batch_norm: Literal["default", "one", "uniform"] = Field(
+        "default", description="Batch-norm scale: as built (ones), ones, or uniform on [0, 1]."
+    )
+
+
+class Model(Component):
+    """An architecture; input shape and number of classes come from the data set."""
+
+    init: Initializer = Initializer()
+    prune_output: bool = Field(True, description="Whether pruning.output_layer=auto prunes the output layer.")
+
+
+class Optimizer(Component):
+    """Any torch.optim class; its arguments are keys of this section."""
+
+    lr: Annotated[float, Field(gt=0.0)] = Field(description="Learning rate before the schedule.")
+
+
+class Schedule(Component):
+    """Learning rate over training, as a factor on optimizer.lr."""
+
+    warmup: Steps = Field(Duration(), description="Linear warm-up from 0 over this many steps, before any schedule.")
+
+
+class Precision(Section):
+    """Arithmetic of training and evaluation."""
+
+    dtype: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="bf16 uses autocast; weights stay fp32.")
+    channels_last: bool = Field(True, description="Memory layout of convolution inputs and weights.")
+
+
+class Training(Section):
+    """Length and batches of one training."""
+
+    length: PositiveSteps = Field(description="Horizon of every training, rewind point included.")
+    batch_size: Annotated[int, Field(ge=1)] = Field(description="Examples a step.")
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="Cross-entropy smoothing.")
+    gradient_clip: Annotated[float, Field(gt=0.0)] | None = Field(None, description="Largest gradient norm.")
+    shuffle: bool = Field(True, description="New order each epoch; false keeps the stored order.")
+    drop_last: bool = Field(False, description="Leave out an epoch's incomplete last batch.")
+
+
+class Pruning(Section):
+    """What goes each round: score x allocation x schedule, over the prunable tensors."""
+
+    score: str = Field("magnitude", description="A function of lth_cli.pruning.scores, or an import path.")
+    allocation: Literal["global", "layerwise"] = Field("global", description="Rank all weights, or each layer's.")
+    schedule: Literal["geometric", "linear"] = Field(
+        "geometric", description="A fraction of what remains, or equal shares of all weights, each round."
+    )
+    rounds: Annotated[int, Field(ge=0, le=10_000)] = Field(description="Pruning rounds after the dense one.")
+    fraction: OpenFraction = Field(0.2, description="Share of the remaining weights pruned a round (geometric).")
+    layer_fractions: dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(
+        default_factory=dict, description="Own fractions by tensor-name pattern (layerwise only); `output` is the last."
+    )
+    density: OpenFraction | None = Field(None, description="Stop once no more than this share of weights is left.")
+    output_layer: Literal["auto", "prune", "keep"] = Field("auto", description="auto follows model.prune_output.")
+    biases: bool = Field(False, description="Also prune the biases of prunable layers.")
+    exclude: list[str] = Field(default_factory=list, description="Tensor-name patterns never pruned.")
+    at: Steps | None = Field(None, description="Step whose weights are scored; null is the end of training.")
+
+
+class Rewind(Section):
+    """Where each round restarts."""
+
+    to: Steps = Field(Duration(), description="Step of the dense training whose weights the round starts from.")
+
+
+class Controls(Section):
+    """Baselines trained beside the tickets, on the same rounds."""
+
+    kinds: list[Literal["reinit", "random"]] = Field(
+        default_factory=list,
+        description="reinit: same masks, new initial weights. random: masks shuffled within each layer.",
+    )
+    rounds: RoundRange = Field("all", description="Rounds that get controls: all, last, or for example 3,5-8.")
+
+
+class Distillation(Section):
+    """Teachers of a training."""
+
+    teachers: list[str] = Field(default_factory=list, max_length=0, description="None yet.")
+
+
+class Evaluation(Section):
+    """How often metrics are written; changes no weight."""
+
+    every: PositiveSteps = Field(Duration(epochs=1), description="Steps between evaluations; the end is always one.")
+    batch_size: Annotated[int, Field(ge=1)] = Field(1000, description="Examples a forward pass.")
+    train: bool = Field(True, description="Evaluate the training set at the end of each training.")
+
+
+class Checkpoint(Section):
+    """How much work a crash may cost."""
+
+    every: Interval = Field("60s", description="Steps (500it, 1ep) or time (60s, 10min) between resume points.")
+
+
+class Config(Section):
+    """Everything that says what a command does."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,+-]{0,119}$")] | None = Field(
+        None, description="Folder of the run; made from what was overridden when null."
+    )
+    runs_dir: Annotated[str, Field(min_length=1)] = Field("runs", description="Folder of runs (LTH_RUNS_DIR).")
+    seed: Seed = Field(0, description="Default of every seed below.")
+    seeds: Seeds = Seeds()
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = Field(
+        "auto", description="auto takes CUDA, then MPS, then the CPU; or cpu, cuda, cuda:N, mps."
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
+        "auto", description="Compute threads on the CPU; part of a run's identity, since it changes rounding."
+    )
+    precision: Precision
+    data: DataPlace = DataPlace()
+    dataset: Dataset
+    model: Model
+    optimizer: Optimizer
+    schedule: Schedule
+    training: Training
+    pruning: Pruning | None = None
+    rewind: Rewind = Rewind()
+    controls: Controls = Controls()
+    distillation: Distillation = Distillation()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        pruning = self.pruning
+        if pruning is not None:
+            if pruning.layer_fractions and pruning.allocation != "layerwise":
+                raise ValueError("pruning.layer_fractions needs pruning.allocation=layerwise")
+            if pruning.layer_fractions and pruning.schedule != "geometric":
+                raise ValueError("pruning.layer_fractions needs pruning.schedule=geometric")
+            if self.controls.kinds:
+                try:
+                    parse_rounds(self.controls.rounds, pruning.rounds)
+                except ValueError as error:
+                    raise ValueError(f"controls.rounds: {error} (pruning.rounds={pruning.rounds})") from None
+        return self
