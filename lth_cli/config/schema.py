@@ -63,12 +63,13 @@ def _round_range(value: Any) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(text, str):
         raise ValueError("write all, last, or for example 3,5-8")
-    parse_rounds(text, last=10**9)
+    parse_rounds(text, last=MOST_ROUNDS)
     return text
 
 
 RoundRange = Annotated[str, BeforeValidator(_round_range)]
 
+MOST_ROUNDS = 10_000
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
@@ -206,7 +207,7 @@ class Pruning(Section):
     schedule: Literal["geometric", "linear"] = Field(
         "geometric", description="A fraction of what remains, or equal shares of all weights, each round."
     )
-    rounds: Annotated[int, Field(ge=0, le=10_000)] = Field(description="Pruning rounds after the dense one.")
+    rounds: Annotated[int, Field(ge=0, le=MOST_ROUNDS)] = Field(description="Pruning rounds after the dense one.")
     fraction: OpenFraction = Field(0.2, description="Share of the remaining weights pruned a round (geometric).")
     layer_fractions: dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(
         default_factory=dict, description="Own fractions by tensor-name pattern (layerwise only); `output` is the last."
@@ -276,24 +277,26 @@ class Config(Section):
     optimizer: Optimizer
     schedule: Schedule
     training: Training
-    pruning: Pruning | None = None
+    pruning: Pruning
     rewind: Rewind = Rewind()
     controls: Controls = Controls()
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
 
+    @property
+    def resolved_seeds(self) -> dict[str, int]:
+        """Every seed by name, `seed` standing in for those not given."""
+        return {name: self.seed if value is None else value for name, value in self.seeds.model_dump().items()}
+
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         pruning = self.pruning
-        if pruning is not None:
-            if pruning.layer_fractions and pruning.allocation != "layerwise":
-                raise ValueError("pruning.layer_fractions needs pruning.allocation=layerwise")
-            if pruning.layer_fractions and pruning.schedule != "geometric":
-                raise ValueError("pruning.layer_fractions needs pruning.schedule=geometric")
-            if self.controls.kinds:
-                try:
-                    parse_rounds(self.controls.rounds, pruning.rounds)
-                except ValueError as error:
-                    raise ValueError(f"controls.rounds: {error} (pruning.rounds={pruning.rounds})") from None
+        if pruning.layer_fractions and (pruning.allocation, pruning.schedule) != ("layerwise", "geometric"):
+            raise ValueError("pruning.layer_fractions needs pruning.allocation=layerwise pruning.schedule=geometric")
+        if self.controls.kinds:
+            try:
+                parse_rounds(self.controls.rounds, pruning.rounds)
+            except ValueError as error:
+                raise ValueError(f"controls.rounds: {error} (pruning.rounds={pruning.rounds})") from None
         return self

@@ -1,0 +1,1 @@
+"""Data sets as tensors or streams: loading, subsets, corruptions, augmentation, batches."""

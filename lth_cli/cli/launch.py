@@ -1,0 +1,167 @@
+"""Running one point or every point of a sweep, once everything typed has been checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from lth_cli.cli.progress import make_observer
+from lth_cli.config import compose
+from lth_cli.config.compose import Point
+from lth_cli.config.errors import ConfigError, LthError, RequestError
+from lth_cli.experiments import imp
+from lth_cli.experiments.plan import make_plan
+from lth_cli.experiments.session import Session, find_existing, open_session
+from lth_cli.report import show
+from lth_cli.store.runs import Run
+from lth_cli.training.engine import Interrupted
+
+PROGRAMS: dict[str, Callable[[Session], None]] = {"train": imp.train, "prune": imp.prune}
+# Keys that a command does not use; naming one is a misunderstanding worth stopping for.
+_UNUSED = {"train": ("pruning", "rewind", "controls")}
+# Keys that say where or how, not what: they make no part of a run's name.
+_UNNAMED = ("name", "runs_dir", "device", "threads", "data", "checkpoint", "evaluation")
+
+
+def launch(
+    kind: str,
+    primary: str,
+    overrides: Sequence[str],
+    *,
+    config_dir: Path | None = None,
+    multirun: bool = False,
+    quiet: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Run what was asked and show the result.
+
+    Raises:
+        RequestError: before anything is created, when any point is wrong.
+        LthError: when a run fails; in a sweep, after all the other points.
+    """
+    _refuse_unused(kind, overrides)
+    points = _points(primary, overrides, config_dir, multirun)
+    names = _names(kind, points)
+    runs: list[Run] = []
+    failures: list[str] = []
+    with _signals() as stop:
+        for point, name in zip(points, names, strict=True):
+            try:
+                runs.append(_run_point(kind, point, name, stop, quiet or as_json))
+            except (Interrupted, ConfigError):
+                raise
+            except LthError as error:
+                if len(points) == 1:
+                    raise
+                failures.append(f"{name}: {error}")
+                sys.stderr.write(f"lth: {name}: {error}\n")
+    if as_json:
+        results = [show.as_json(run) for run in runs]
+        sys.stdout.write(json.dumps(results if multirun else results[0], indent=2) + "\n")
+    elif runs:
+        show.print_result(runs)
+    if failures:
+        raise LthError(f"{len(failures)} of {len(points)} points failed:\n" + "\n".join(failures))
+
+
+def _run_point(kind: str, point: Point, name: str, stop: threading.Event, quiet: bool) -> Run:
+    existing = find_existing(point.config, kind, name)
+    if existing is not None and existing.info["state"] == "finished":
+        sys.stderr.write(f"lth: {name} is finished already; delete it or give another name= to run it again\n")
+        return existing
+    config = point.config
+    if existing is not None:
+        # Another number of threads would give other bytes: what the run began with is used to its end.
+        config = config.model_copy(update={key: existing.config[key] for key in ("device", "threads")})
+    plan = make_plan(config)
+    with make_observer(plan, kind, name, quiet) as observer, open_session(plan, kind, name, observer, stop) as session:
+        PROGRAMS[kind](session)
+        show.draw_figures(session.run)
+    return session.run
+
+
+def _points(primary: str, overrides: Sequence[str], config_dir: Path | None, multirun: bool) -> list[Point]:
+    """Every point composed and validated; all mistakes of all points in one error."""
+    combinations = compose.expand(overrides) if multirun else [tuple(overrides)]
+    points, problems = [], []
+    for combination in combinations:
+        try:
+            points.append(compose.load(primary, combination, config_dir))
+        except ConfigError as error:
+            if not multirun:
+                raise
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise ConfigError(*problems)
+    return points
+
+
+def _refuse_unused(kind: str, overrides: Sequence[str]) -> None:
+    unused = _UNUSED.get(kind, ())
+    wrong = [text for text in overrides if re.split(r"[.=@]", text.lstrip("+~"), maxsplit=1)[0] in unused]
+    if wrong:
+        raise ConfigError(*((text, f"has no effect on lth {kind}; lth prune uses it") for text in wrong))
+
+
+def _names(kind: str, points: Sequence[Point]) -> list[str]:
+    """A folder name for every point: the one given, extended by what differs between points, or one made up."""
+    names = []
+    for point in points:
+        given = point.config.name
+        swept = [o for o in point.overrides if not all(o in other.overrides for other in points)]
+        parts = [given, *map(_slug, swept)] if given else [kind, *map(_slug, _named(point.overrides))]
+        name = "-".join(part for part in parts if part)
+        if len(name) > 100:
+            name = f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+        names.append(name)
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise RequestError(f"several points would be the run {sorted(twice)[0]!r}: they differ in nothing that names them")
+    return names
+
+
+def _named(overrides: Sequence[str]) -> list[str]:
+    return [o for o in overrides if re.split(r"[.=@]", o.lstrip("+~"), maxsplit=1)[0] not in _UNNAMED]
+
+
+def _slug(override: str) -> str:
+    """`rewind.to=500it` becomes `to_500it`; `experiment=frankle_lenet` becomes `frankle_lenet`."""
+    key, _, value = override.lstrip("+~").partition("=")
+    short = key.split("@")[0].replace("/", ".").split(".")[-1]
+    text = value if short == "experiment" else f"{short}_{value}"
+    return re.sub(r"[^A-Za-z0-9._+]+", "_", text).strip("_")
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """A first SIGINT or SIGTERM asks the training to stop at its next step; a second leaves at once."""
+    stop = threading.Event()
+    received: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if received:
+            # Every file is written whole or not at all, so leaving here loses no more than the last interval.
+            import os
+
+            os._exit(128 + number)
+        received.append(number)
+        stop.set()
+        sys.stderr.write("lth: stopping; the state is being stored (again to leave at once)\n")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    except Interrupted as error:
+        sys.stderr.write(f"lth: {error}\n")
+        sys.exit(128 + received[0] if received else 1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,66 @@
+"""`lth ls`, `lth show` and `lth compare`: what is there. They read, and write nothing but a figure asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="LTH_RUNS_DIR", help="Folder of runs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands that only read."""
+    app.command("ls", help="List runs.")(_list)
+    app.command("show", help="Show one run: state, rounds, accuracies, where it lies.")(_show)
+    app.command("compare", help="Put runs side by side; those that differ by seed become mean and spread.")(_compare)
+
+
+def _list(runs_dir: RunsDir = Path("runs"), json: Json = False) -> None:
+    import json as json_library
+
+    from rich.console import Console
+
+    from lth_cli.report.show import as_json
+    from lth_cli.report.tables import runs_table
+    from lth_cli.store.runs import list_runs
+
+    runs, faults = list_runs(runs_dir)
+    for fault in faults:
+        typer.echo(f"lth: {fault}", err=True)
+    if json:
+        typer.echo(json_library.dumps([as_json(run) for run in runs], indent=2))
+    elif runs:
+        Console().print(runs_table(runs))
+    else:
+        typer.echo(f"No runs in {runs_dir} yet. Try: lth prune")
+
+
+def _show(
+    run: Annotated[str, typer.Argument(help="Name or path of a run.")],
+    runs_dir: RunsDir = Path("runs"),
+    json: Json = False,
+) -> None:
+    import json as json_library
+
+    from lth_cli.report.show import as_json, print_run
+    from lth_cli.store.runs import find_run
+
+    found = find_run(runs_dir, run)
+    if json:
+        typer.echo(json_library.dumps(as_json(found), indent=2))
+    else:
+        print_run(found)
+
+
+def _compare(
+    runs: Annotated[list[str], typer.Argument(help="Names or paths of runs.")],
+    runs_dir: RunsDir = Path("runs"),
+    figure: Annotated[Path | None, typer.Option("--figure", help="Also draw accuracy by density, as PNG and SVG.")] = None,
+) -> None:
+    from lth_cli.report.show import compare
+    from lth_cli.store.runs import find_run
+
+    compare([find_run(runs_dir, run) for run in runs], figure)

@@ -1,0 +1,72 @@
+"""The `lth` program: commands, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+import typer
+
+from lth_cli.cli import listing, running
+
+app = typer.Typer(
+    name="lth",
+    help="A laboratory for lottery-ticket research: train, prune, rewind, and never train the same step twice.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+running.register(app)
+listing.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    version: bool = typer.Option(False, "--version", help="Show the version and leave.", is_eager=True),
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"lth {installed('lth-cli')}")
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """Run the program. Exit codes: 0 done, 1 failed, 2 wrong request, 130 and 143 interrupted by a signal."""
+    # Python's own SIGTERM skips `finally`; until a command takes over, leave through the interpreter.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        sys.exit(app(arguments, prog_name="lth", standalone_mode=False) or 0)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has gone; a second failure while flushing would print a traceback.
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        sys.exit(_report(error, debug))
+
+
+def _report(error: Exception, debug: bool) -> int:
+    from lth_cli.config.errors import LthError, RequestError
+
+    if isinstance(error, LthError):
+        for line in str(error).splitlines():
+            sys.stderr.write(f"lth: {line}\n")
+        return 2 if isinstance(error, RequestError) else 1
+    if not debug:
+        sys.stderr.write(f"lth: {type(error).__name__}: {error}\n")
+        sys.stderr.write("lth: this is a fault in lth; --debug shows where\n")
+    return 1

@@ -1,0 +1,120 @@
+"""Progress while training: live bars in a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lth_cli.config.steps import parse_rounds
+from lth_cli.experiments.plan import Plan
+from lth_cli.experiments.session import SessionObserver
+
+_PLAIN_EVERY_SECONDS = 30.0
+
+
+@contextmanager
+def make_observer(plan: Plan, kind: str, name: str, quiet: bool) -> Iterator[SessionObserver]:
+    """The observer that suits standard error: bars, lines, or warnings alone."""
+    if quiet:
+        yield _Plain(name, _total_rounds(plan, kind), rounds=False)
+    elif sys.stderr.isatty():
+        with _Bars(name, _total_rounds(plan, kind)) as bars:
+            yield bars
+    else:
+        yield _Plain(name, _total_rounds(plan, kind), rounds=True)
+
+
+def _total_rounds(plan: Plan, kind: str) -> int:
+    """Trainings of a run, controls included; a target density may end it earlier."""
+    if kind == "train":
+        return 1
+    config = plan.config
+    controlled = [n for n in parse_rounds(config.controls.rounds, config.pruning.rounds) if n > 0]
+    return 1 + config.pruning.rounds + len(config.controls.kinds) * len(controlled)
+
+
+def _label(branch: str | None, number: int) -> str:
+    return f"round {number}" if branch is None else f"round {number} {branch}"
+
+
+def _scores(row: dict[str, Any]) -> str:
+    splits = [(split, row.get(f"{split}_accuracy")) for split in ("train", "val", "test")]
+    return ", ".join(f"{split} {100 * score:.2f} %" for split, score in splits if score is not None)
+
+
+class _Plain(SessionObserver):
+    """A line a round, and one every half minute of a long one."""
+
+    def __init__(self, name: str, total: int, rounds: bool) -> None:
+        self._name, self._total, self._rounds = name, total, rounds
+        self._done, self._label, self._last = 0, "", time.monotonic()
+
+    def round_started(self, branch: str | None, number: int, density: float) -> None:
+        self._label = f"{_label(branch, number)} ({100 * density:.4g} % of weights)"
+
+    def training(self, step: int, first: int, to: int, loss: float) -> None:
+        if self._rounds and time.monotonic() - self._last > _PLAIN_EVERY_SECONDS:
+            self._last = time.monotonic()
+            self._print(f"{self._label}: step {step:,} of {to:,}, loss {loss:.4f}")
+
+    def round_finished(self, branch: str | None, row: dict[str, Any]) -> None:
+        self._done += 1
+        if self._rounds:
+            self._print(f"[{self._done}/{self._total}] {self._label}: {_scores(row)}, {row['seconds']:.1f} s")
+
+    def message(self, text: str) -> None:
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        sys.stderr.write(f"{self._name}: {text}\n")
+
+
+class _Bars(SessionObserver):
+    """Two bars: rounds, and the steps of the present one."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._rounds = self._progress.add_task(name, total=total, note="")
+        self._steps = self._progress.add_task("", total=None, note="")
+        self._score = ""
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def round_started(self, branch: str | None, number: int, density: float) -> None:
+        text = f"{_label(branch, number)} ({100 * density:.4g} %)"
+        self._progress.reset(self._steps, description=text, total=None, note="")
+
+    def training(self, step: int, first: int, to: int, loss: float) -> None:
+        self._progress.update(
+            self._steps, total=to - first, completed=step - first, note=f"loss {loss:.4f}{self._score}"
+        )
+
+    def evaluated(self, line: dict[str, Any]) -> None:
+        if line["split"] == "test":
+            self._score = f"  test {100 * line['accuracy']:.2f} %"
+
+    def round_finished(self, branch: str | None, row: dict[str, Any]) -> None:
+        self._progress.update(self._rounds, advance=1, note=_scores(row))
+
+    def message(self, text: str) -> None:
+        self._progress.console.print(text, highlight=False, markup=False)

@@ -1,0 +1,78 @@
+"""`lth train` and `lth prune`: compose, check, run, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides.")]
+Multirun = Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a=1,2 b=range(3).")]
+ShowConfig = Annotated[str | None, typer.Option("--cfg", "-c", metavar="job|hydra|all", help="Print the config, run nothing.")]
+Info = Annotated[str | None, typer.Option("--info", metavar="all|defaults|searchpath", help="Print how the config is made.")]
+Resolve = Annotated[bool, typer.Option("--resolve", help="With --cfg: resolve interpolations.")]
+Package = Annotated[str | None, typer.Option("--package", "-p", help="With --cfg: print only this part.")]
+ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="Your own config folder; searched first.")]
+ConfigName = Annotated[str | None, typer.Option("--config-name", help="Primary config instead of the command's own.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands that train."""
+    for kind, summary in (
+        ("train", "Train one dense network."),
+        ("prune", "Find a winning ticket: train, prune, rewind, repeat."),
+    ):
+        app.command(kind, help=summary, epilog="Example: lth prune model=conv2 dataset=mnist rewind.to=500it -m seed=0,1,2")(
+            _command(kind)
+        )
+
+
+def _command(kind: str) -> Any:
+    def command(
+        overrides: Overrides = None,
+        multirun: Multirun = False,
+        cfg: ShowConfig = None,
+        info: Info = None,
+        resolve: Resolve = False,
+        package: Package = None,
+        config_dir: ConfigDir = None,
+        config_name: ConfigName = None,
+        quiet: Quiet = False,
+        json: Json = False,
+    ) -> None:
+        typed = overrides or []
+        primary = config_name or kind
+        if cfg or info:
+            _show_config(primary, typed, cfg, info, resolve, package, config_dir)
+            return
+        from lth_cli.cli.launch import launch
+
+        launch(kind, primary, typed, config_dir=config_dir, multirun=multirun, quiet=quiet, as_json=json)
+
+    return command
+
+
+def _show_config(
+    primary: str,
+    overrides: list[str],
+    cfg: str | None,
+    info: str | None,
+    resolve: bool,
+    package: str | None,
+    config_dir: Path | None,
+) -> None:
+    from lth_cli.config.compose import show_with_hydra
+
+    for option, value, accepted in (
+        ("--cfg", cfg, ("job", "hydra", "all")),
+        ("--info", info, ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+    ):
+        if value is not None and value not in accepted:
+            raise typer.BadParameter(f"{value!r}; accepted: {', '.join(accepted)}", param_hint=option)
+    flags = [*(["--cfg", cfg] if cfg else ["--info", info or "all"])]
+    flags += ["--resolve"] if resolve else []
+    flags += ["--package", package] if package else []
+    show_with_hydra(primary, [*flags, *overrides], config_dir)

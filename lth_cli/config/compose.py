@@ -1,0 +1,240 @@
+"""From Hydra's config groups and a person's overrides to one validated `Config`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import lth_cli
+from lth_cli.config.errors import ConfigError, RequestError
+from lth_cli.config.schema import Config
+
+_MOST_POINTS = 10_000
+
+
+def packaged_configs() -> Path:
+    """The folder of config groups: inside an installed package, beside it in a checkout."""
+    package = Path(lth_cli.__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+class _PersonalConfigs(SearchPathPlugin):
+    """Searches a person's own config folder before the packaged one, so that it can add to it or shadow it."""
+
+    folder: Path | None = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if self.folder is not None:
+            search_path.prepend("personal", f"file://{self.folder}", anchor="main")
+
+
+@contextmanager
+def personal_configs(folder: Path | None) -> Iterator[None]:
+    """Put a person's config folder (`--config-dir`) in front of the packaged one.
+
+    Raises:
+        RequestError: when the folder does not exist.
+    """
+    if folder is not None and not folder.is_dir():
+        raise RequestError(f"--config-dir: there is no folder {str(folder)!r}")
+    if _PersonalConfigs not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(_PersonalConfigs)
+    _PersonalConfigs.folder = folder.resolve() if folder is not None else None
+    try:
+        yield
+    finally:
+        _PersonalConfigs.folder = None
+
+
+def compose(command: str, overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+    """Compose the primary config of a command with overrides into plain, resolved values.
+
+    Raises:
+        ConfigError: when an override does not parse, names an unknown group, option or key, or leaves a value missing.
+    """
+    check_override_syntax(overrides)
+    try:
+        with (
+            personal_configs(config_dir),
+            initialize_config_dir(str(packaged_configs().resolve()), version_base="1.3"),
+        ):
+            composed = hydra_compose(command, overrides=list(overrides))
+            container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+    except RecursionError:
+        raise ConfigError(("", "the overrides are nested too deeply")) from None
+    if not isinstance(container, dict):
+        raise ConfigError(("", f"the config {command!r} is not a mapping"))
+    return {str(key): value for key, value in container.items()}
+
+
+def check_override_syntax(overrides: Sequence[str]) -> None:
+    """Refuse overrides outside Hydra's grammar, and those that would reach into Hydra itself."""
+    problems = []
+    for override in overrides:
+        try:
+            parsed = OverridesParser.create().parse_override(override)
+        except (HydraException, RecursionError, ValueError):
+            problems.append((repr(override), "is not an override; write KEY=VALUE, for example seed=1"))
+            continue
+        if (parsed.key_or_group or "").split(".")[0].split("/")[0] in ("hydra", "_target_"):
+            problems.append((repr(override), "cannot be set from here"))
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """One line for a person: the config path where it went wrong, and what would work."""
+    text = str(error)
+    key = getattr(error, "full_key", None) or ""
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return match[1], f"unknown key{_close_keys(match[1])}; lth COMMAND --cfg job shows every key"
+    if match := re.search(r"Could not find '([^']+)'\s*(?:Available options in '([^']+)':((?:\s*\n\t.*)*))?", text):
+        group, _, option = match[1].rpartition("/")
+        options = ", ".join((match[3] or "").split())
+        return group, f"there is no option {option!r}" + (f"; accepted: {options}" if options else "")
+    first = re.sub(r"\s+", " ", text.split("\n    full_key")[0].split("\nSee https")[0]).strip()
+    if "Missing mandatory value" in first:
+        return str(key), "needs a value"
+    return str(key), first
+
+
+def _close_keys(key: str) -> str:
+    parts = {name for field in _known_keys() for name in (field, field.rpartition(".")[2])}
+    close = difflib.get_close_matches(key, sorted(parts), n=2)
+    return f"; close to it: {', '.join(close)}" if close else ""
+
+
+def _known_keys() -> Iterator[str]:
+    def walk(model: type[pydantic.BaseModel], prefix: str) -> Iterator[str]:
+        for name, field in model.model_fields.items():
+            path = prefix + (field.alias or name)
+            yield path
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel):
+                yield from walk(inner, path + ".")
+
+    return walk(Config, "")
+
+
+def validate(values: Mapping[str, Any]) -> Config:
+    """Check plain values against the schema.
+
+    Raises:
+        ConfigError: listing every mistake with its config path.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except pydantic.ValidationError as error:
+        raise ConfigError(*(_problem(values, dict(detail)) for detail in error.errors())) from error
+
+
+def _problem(values: Mapping[str, Any], detail: dict[str, Any]) -> tuple[str, str]:
+    """The config path of a schema error (without pydantic's union branches) and its message with the value seen."""
+    path: list[str] = []
+    here: Any = values
+    for part in detail["loc"]:
+        if isinstance(here, Mapping) and (part in here or detail["type"] in ("missing", "extra_forbidden")):
+            path.append(str(part))
+            here = here.get(part)
+        elif isinstance(here, list) and isinstance(part, int):
+            path.append(str(part))
+            here = here[part] if part < len(here) else None
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        message = "unknown key" + _close_keys(".".join(path))
+    elif detail["type"] == "missing":
+        message = "is required"
+    elif path:
+        message += f", got {detail['input']!r}"
+    return ".".join(path), message
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration of a sweep.
+
+    Attributes:
+        overrides: what the person typed, sweeps replaced by one value each.
+        values: the composed config, plain and resolved.
+        config: the same, validated.
+    """
+
+    overrides: tuple[str, ...]
+    values: dict[str, Any]
+    config: Config
+
+
+def load(command: str, overrides: Sequence[str], config_dir: Path | None = None) -> Point:
+    """Compose and validate one configuration."""
+    values = compose(command, overrides, config_dir)
+    return Point(tuple(overrides), values, validate(values))
+
+
+def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """The points of a sweep: the product of every `a=1,2`, `b=range(3)`, `c=choice(x,y)`, first key slowest.
+
+    Raises:
+        ConfigError: for overrides outside Hydra's grammar, or a sweep of more than 10,000 points.
+    """
+    check_override_syntax(overrides)
+    points: list[tuple[str, ...]] = [()]
+    for override in overrides:
+        parsed = OverridesParser.create().parse_override(override)
+        if parsed.is_sweep_override():
+            prefix = parsed.get_key_element()
+            options = [f"{prefix}={value}" for value in parsed.sweep_string_iterator()]
+        else:
+            options = [override]
+        if len(points) * len(options) > _MOST_POINTS:
+            raise ConfigError((override, f"the sweep has more than {_MOST_POINTS} points"))
+        points = [(*point, option) for point in points for option in options]
+    return points
+
+
+def show_with_hydra(command: str, arguments: Sequence[str], config_dir: Path | None) -> None:
+    """Let Hydra itself print (`--cfg`, `--info`), through its own entry point, which reads `sys.argv`.
+
+    Raises:
+        ConfigError: as `compose`.
+    """
+    import sys
+
+    import hydra
+
+    check_override_syntax([a for a in arguments if not a.startswith("-") and "=" in a])
+    before = sys.argv
+    sys.argv = ["lth", *arguments]
+    try:
+        with personal_configs(config_dir):
+            hydra.main(version_base="1.3", config_path=str(packaged_configs().resolve()), config_name=command)(
+                _nothing
+            )()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+    finally:
+        sys.argv = before
+
+
+def _nothing(_: Any) -> None:
+    """The task behind `--cfg` and `--info`, which print without running it."""
+
+

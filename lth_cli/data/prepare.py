@@ -1,0 +1,152 @@
+"""From a `dataset` section to data ready for training."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from torch import Tensor
+
+from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError
+from lth_cli.config.targets import check_arguments, locate
+from lth_cli.data.batches import Data
+from lth_cli.data.select import select
+from lth_cli.data.source import Arrays, FileList, Files, Place
+from lth_cli.data.stream import StreamedData
+from lth_cli.data.tensors import TensorData
+
+
+def prepare(
+    config: schema.Dataset, place: Place, *, split_seed: int, device: torch.device, evaluation_batch: int
+) -> Data:
+    """Load a data set and choose its splits.
+
+    Args:
+        config: the `dataset` section.
+        place: where data lie.
+        split_seed: decides the validation split, the subset and the label noise, and nothing else does.
+        device: where batches are made.
+        evaluation_batch: examples of an evaluation batch.
+
+    Raises:
+        ConfigError: when the section does not suit the data set, or its function returns something malformed.
+        RequestError: when the data are missing or cannot be read.
+    """
+    loaded = load(config, place)
+    if isinstance(loaded, Arrays):
+        check_arrays(loaded, config.target)
+        selections, classes = select(
+            loaded.train_labels, loaded.test_labels, loaded.classes, config, split_seed
+        )
+        return TensorData(
+            loaded, selections, classes, config, device=device, evaluation_batch=evaluation_batch
+        )
+    check_files(loaded, config.target)
+    selections, classes = select(loaded.train.labels, loaded.test.labels, loaded.classes, config, split_seed)
+    return StreamedData(
+        loaded,
+        selections,
+        classes,
+        config,
+        device=device,
+        evaluation_batch=evaluation_batch,
+        workers=place.workers,
+    )
+
+
+def load(config: schema.Dataset, place: Place) -> Arrays | Files:
+    """Call the data set function a config names.
+
+    Raises:
+        ConfigError: when it cannot be called so, or returns neither `Arrays` nor `Files`.
+    """
+    function = locate(config.target, "dataset._target_")
+    parameters = inspect.signature(function).parameters.values()
+    if not any(p.name == "place" or p.kind is p.VAR_KEYWORD for p in parameters):
+        message = f"{config.target} must take an argument `place` (lth_cli.data.source.Place)"
+        raise ConfigError(("dataset._target_", message))
+    arguments = check_arguments(function, config.arguments, "dataset", supplied=("place",))
+    loaded = function(place=place, **arguments)
+    if not isinstance(loaded, Arrays | Files):
+        message = f"{config.target} returned {type(loaded).__name__}, not lth_cli.data.source.Arrays or Files"
+        raise ConfigError(("dataset", message))
+    return loaded
+
+
+def check_arrays(arrays: Arrays, name: str) -> None:
+    """Check shapes, dtypes and labels of what a data set function returned.
+
+    Raises:
+        ConfigError: naming the function and every mistake.
+    """
+    problems = []
+    for split, inputs, labels in (
+        ("train", arrays.train_inputs, arrays.train_labels),
+        ("test", arrays.test_inputs, arrays.test_labels),
+    ):
+        problems += _input_problems(f"{split}_inputs", inputs)
+        problems += _label_problems(f"{split}_labels", labels, len(inputs), arrays.classes)
+    if arrays.train_inputs.shape[1:] != arrays.test_inputs.shape[1:]:
+        shapes = [list(inputs.shape[1:]) for inputs in (arrays.train_inputs, arrays.test_inputs)]
+        problems.append(f"training inputs have shape {shapes[0]} and test inputs {shapes[1]}")
+    if arrays.train_inputs.dtype != arrays.test_inputs.dtype:
+        problems.append(
+            f"training inputs are {arrays.train_inputs.dtype} and test inputs {arrays.test_inputs.dtype}"
+        )
+    _raise(name, problems)
+
+
+def check_files(files: Files, name: str) -> None:
+    """Check the file lists, labels and sizes of what a data set function returned.
+
+    Raises:
+        ConfigError: naming the function and every mistake.
+    """
+    problems = []
+    for split, listed in (("train", files.train), ("test", files.test)):
+        problems += _list_problems(split, listed, files.classes)
+    if not 1 <= files.size <= files.resize:
+        problems.append(f"resize={files.resize} must be at least size={files.size}, and that at least 1")
+    _raise(name, problems)
+
+
+def _list_problems(split: str, listed: FileList, classes: int) -> list[str]:
+    problems = []
+    if len(listed.paths) != len(listed.sizes):
+        problems.append(f"{split} has {len(listed.paths)} paths but {len(listed.sizes)} sizes")
+    return problems + _label_problems(f"{split} labels", listed.labels, len(listed.paths), classes)
+
+
+def _input_problems(name: str, inputs: Tensor) -> list[str]:
+    if inputs.dtype == torch.uint8:
+        right_shape = "images uint8 [N, C, H, W]" if inputs.ndim != 4 else ""
+    elif inputs.dtype == torch.float32:
+        right_shape = "float32 [N, ...]" if inputs.ndim < 2 else ""
+    else:
+        right_shape = "uint8 or float32"
+    if right_shape:
+        return [f"{name} must be {right_shape}, not {inputs.dtype} {list(inputs.shape)}"]
+    if inputs.device.type != "cpu":
+        return [f"{name} must be on the CPU, not {inputs.device}"]
+    if inputs.dtype == torch.float32 and not inputs.isfinite().all():
+        return [f"{name} has values that are not finite"]
+    return []
+
+
+def _label_problems(name: str, labels: Tensor, count: int, classes: int) -> list[str]:
+    if labels.dtype != torch.int64 or tuple(labels.shape) != (count,):
+        return [f"{name} must be int64 [{count}], one an input, not {labels.dtype} {list(labels.shape)}"]
+    if labels.device.type != "cpu":
+        return [f"{name} must be on the CPU, not {labels.device}"]
+    if not count:
+        return [f"{name} are empty"]
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        return [f"{name} are {low} to {high}, but classes={classes} allows 0 to {classes - 1}"]
+    return []
+
+
+def _raise(name: str, problems: list[str]) -> None:
+    if problems:
+        raise ConfigError(*(("dataset", f"{name} returned bad data: {problem}") for problem in problems))

@@ -1,0 +1,135 @@
+"""Which examples each split gets, and with which labels: class subset, validation, fraction, label noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError
+from lth_cli.config.seeds import derive_seed
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The examples of one split.
+
+    Attributes:
+        index: int64 [N], rising positions in the loaded training set (`train`, `val`) or test set (`test`).
+        labels: int64 [N].
+    """
+
+    index: Tensor
+    labels: Tensor
+
+    def take(self, positions: Tensor) -> Selection:
+        """A part of this selection, in stored order."""
+        positions = positions.sort().values
+        return Selection(self.index[positions], self.labels[positions])
+
+
+def select(
+    train_labels: Tensor, test_labels: Tensor, classes: int, config: schema.Dataset, split_seed: int
+) -> tuple[dict[str, Selection], int]:
+    """Choose the examples of `train`, `val` (when held out) and `test`, in this order of operations.
+
+    Class subset and relabelling (all splits), validation split, fraction of the training examples, label
+    noise (on the training examples only). Each random choice has a generator of its own, so changing one
+    leaves the others as they are; smaller fractions and smaller validation splits are contained in larger
+    ones.
+
+    Args:
+        train_labels: int64 [N].
+        test_labels: int64 [M].
+        classes: number of classes before the class subset.
+        config: what to choose.
+        split_seed: the seed of every choice here.
+
+    Returns:
+        The selections and the number of classes after the class subset.
+
+    Raises:
+        ConfigError: when a class does not exist or a split is left without examples.
+    """
+    kept = config.subset.classes
+    if kept is not None:
+        _check_classes(kept, classes)
+    train = _keep_classes(train_labels, classes, kept)
+    test = _keep_classes(test_labels, classes, kept)
+    for name, split in (("training", train), ("test", test)):
+        if not len(split.index):
+            raise ConfigError(("dataset.subset.classes", f"there are no {name} examples of classes {kept}"))
+    if kept is not None:
+        classes = len(kept)
+
+    splits = {"train": train, "test": test}
+    held_out = _validation_count(config.validation, len(train.index))
+    if held_out:
+        order = _permutation(len(train.index), split_seed, "validation")
+        splits["val"] = train.take(order[:held_out])
+        train = train.take(order[held_out:])
+
+    if config.subset.fraction < 1:
+        count = max(1, round(config.subset.fraction * len(train.index)))
+        train = train.take(_permutation(len(train.index), split_seed, "subset")[:count])
+
+    splits["train"] = _noisy(train, config.label_noise, classes, split_seed)
+    return splits, classes
+
+
+def _check_classes(kept: list[int], classes: int) -> None:
+    if not kept:
+        raise ConfigError(("dataset.subset.classes", "names no class; null keeps all"))
+    problems = [
+        (f"dataset.subset.classes.{position}", f"there is no class {label}; classes are 0 to {classes - 1}")
+        for position, label in enumerate(kept)
+        if label >= classes
+    ]
+    problems += [
+        (f"dataset.subset.classes.{position}", f"class {label} is named twice")
+        for position, label in enumerate(kept)
+        if label in kept[:position]
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _keep_classes(labels: Tensor, classes: int, kept: list[int] | None) -> Selection:
+    if kept is None:
+        return Selection(torch.arange(len(labels)), labels)
+    relabelled = torch.full((classes,), -1, dtype=torch.int64)
+    relabelled[torch.tensor(kept)] = torch.arange(len(kept))
+    new_labels = relabelled[labels]
+    index = (new_labels >= 0).nonzero().flatten()
+    return Selection(index, new_labels[index])
+
+
+def _validation_count(validation: float | int, examples: int) -> int:
+    count = round(validation * examples) if isinstance(validation, float) else validation
+    if validation and not count:
+        raise ConfigError(
+            ("dataset.validation", f"{validation} of {examples} training examples is less than one")
+        )
+    if count >= examples:
+        message = f"{validation} leaves nothing to train on; there are {examples} training examples"
+        raise ConfigError(("dataset.validation", message))
+    return count
+
+
+def _noisy(train: Selection, share: float, classes: int, split_seed: int) -> Selection:
+    """Give round(share * N) examples a label uniform over all classes; some keep theirs by chance."""
+    count = round(share * len(train.labels))
+    if not count:
+        return train
+    chosen = _permutation(len(train.labels), split_seed, "label noise")[:count]
+    generator = torch.Generator().manual_seed(derive_seed(split_seed, "noisy labels"))
+    labels = train.labels.clone()
+    labels[chosen] = torch.randint(classes, (count,), generator=generator)
+    return Selection(train.index, labels)
+
+
+def _permutation(count: int, split_seed: int, purpose: str) -> Tensor:
+    generator = torch.Generator().manual_seed(derive_seed(split_seed, purpose))
+    return torch.randperm(count, generator=generator)

@@ -1,0 +1,224 @@
+"""Data sets too large for memory: loader processes decode, crop and mirror; the device normalises and cuts
+out.
+
+A loader process makes the batch of one step at a time. What it draws depends on (augment seed, step, position
+in the batch) alone, so the batches are the same bytes with any number of processes, and starting at a later
+step decodes nothing of the earlier ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError, LthError
+from lth_cli.config.seeds import derive_seed
+from lth_cli.data.batches import Batch, count_steps, epoch_order
+from lth_cli.data.images import UNDECODABLE, centre_crop, decode, pixels, random_resized_crop
+from lth_cli.data.select import Selection
+from lth_cli.data.source import FileList, Files
+from lth_cli.data.transforms import Normalizer, check_augment, cutout, draw, to_device
+
+Request: TypeAlias = tuple[int | None, list[int]]
+"""A batch to make: the training step, None for evaluation, and the positions of its examples in the split."""
+
+
+class StreamedData:
+    """`Data` decoded while it is used.
+
+    Args:
+        files: what the loader returned.
+        selections: examples of each split, as `select` chose them.
+        classes: number of classes after the selection.
+        config: normalisation and augmentation; random resized crops are always on, `augment.crop` must be 0.
+        device: where batches go.
+        evaluation_batch: examples of an evaluation batch.
+        workers: loader processes; 0 decodes in this one. Changes no batch.
+
+    Raises:
+        ConfigError: when the normalisation or augmentation does not suit the images.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        selections: Mapping[str, Selection],
+        classes: int,
+        config: schema.Dataset,
+        *,
+        device: torch.device,
+        evaluation_batch: int,
+        workers: int,
+    ) -> None:
+        self.input_shape = (3, files.size, files.size)
+        self.classes = classes
+        self.sizes = {name: len(selection.index) for name, selection in selections.items()}
+        if config.augment.crop:
+            message = "must be 0: streamed images are cropped and scaled at random instead"
+            raise ConfigError(("dataset.augment.crop", message))
+        check_augment(config.augment, self.input_shape)
+        self._normalizer = Normalizer.of(config.normalize, self.input_shape, device)
+        self._augment = config.augment
+        self._device = device
+        self._evaluation_batch = evaluation_batch
+        self._workers = workers
+        self._files = files
+        self._selections = dict(selections)
+        self.identity: dict[str, object] = {
+            "content": _digest(files, selections, classes),
+            "normalize": config.normalize.model_dump() if config.normalize else None,
+            "augment": config.augment.model_dump(),
+        }
+
+    def batches(
+        self, *, batch_size: int, order_seed: int, augment_seed: int, shuffle: bool, drop_last: bool
+    ) -> StreamedBatches:
+        """Training batches; see `Data.batches`."""
+        steps = count_steps(self.sizes["train"], batch_size, drop_last)
+
+        def requests(step: int) -> Iterator[Request]:
+            epoch, skipped = divmod(step, steps)
+            while True:
+                rows = epoch_order(self.sizes["train"], order_seed, epoch, shuffle).tolist()
+                for position in range(skipped, steps):
+                    start = position * batch_size
+                    yield epoch * steps + position, rows[start : start + batch_size]
+                epoch, skipped = epoch + 1, 0
+
+        def finish(images: Tensor, step: int) -> Tensor:
+            inputs = self._normalizer(images)
+            if not self._augment.cutout:
+                return inputs
+            numbers = draw(self._augment, len(images), self.input_shape, augment_seed, step)
+            *_, row, column = to_device(numbers, self._device).unbind()
+            return cutout(inputs, row, column, self._augment.cutout)
+
+        def starting_at(step: int) -> Iterator[Batch]:
+            loaded = self._load("train", lambda: requests(step), augment_seed)
+            for now, (images, labels) in enumerate(loaded, start=step):
+                yield finish(images, now), labels
+
+        return StreamedBatches(steps, starting_at)
+
+    def evaluation(self, split: str) -> Iterator[Batch]:
+        """Evaluation batches; see `Data.evaluation`."""
+        rows = list(range(self.sizes[split]))
+
+        def requests() -> Iterator[Request]:
+            for start in range(0, len(rows), self._evaluation_batch):
+                yield None, rows[start : start + self._evaluation_batch]
+
+        for images, labels in self._load(split, requests, augment_seed=0):
+            yield self._normalizer(images), labels
+
+    def _load(
+        self, split: str, requests: Callable[[], Iterator[Request]], augment_seed: int
+    ) -> Iterator[Batch]:
+        """Requested images uint8 [B, 3, size, size] and labels, on the device.
+
+        Raises:
+            LthError: naming the image that cannot be decoded.
+        """
+        listed = self._files.test if split == "test" else self._files.train
+        images = _Images(self._files, listed, self._selections[split], augment_seed, self._augment.flip)
+        loader: DataLoader[Any] = DataLoader(
+            images,
+            batch_size=None,  # a request already is a batch
+            sampler=_Requests(requests),
+            num_workers=self._workers,
+            pin_memory=self._device.type == "cuda",
+            generator=torch.Generator(),  # else the loader would draw from the generator everyone shares
+        )
+        for made in loader:
+            if isinstance(made, str):
+                raise LthError(made)
+            pixels_, labels = made
+            yield pixels_.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+
+
+class StreamedBatches:
+    """`Batches` of a streamed data set."""
+
+    def __init__(self, steps_per_epoch: int, starting_at: Callable[[int], Iterator[Batch]]) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self._starting_at = starting_at
+
+    def starting_at(self, step: int) -> Iterator[Batch]:
+        """Endless batches from a step on; see `Batches.starting_at`."""
+        return self._starting_at(step)
+
+
+class _Requests(Sampler[Request]):
+    """The order in which the loader makes batches."""
+
+    def __init__(self, requests: Callable[[], Iterator[Request]]) -> None:
+        self._make = requests
+
+    def __iter__(self) -> Iterator[Request]:
+        return self._make()
+
+
+class _Images(Dataset[Any]):
+    """The images of a split, by request; copied into every loader process."""
+
+    def __init__(
+        self, files: Files, listed: FileList, selection: Selection, augment_seed: int, flip: bool
+    ) -> None:
+        self._folder = files.folder
+        self._size, self._resize = files.size, files.resize
+        # One array, not a million strings: counting references to those would unshare the processes' memory.
+        self._paths = np.array([os.fsencode(listed.paths[row]) for row in selection.index.tolist()])
+        self._labels = selection.labels
+        self._augment_seed = augment_seed
+        self._flip = flip
+
+    def __getitem__(self, request: Request) -> tuple[Tensor, Tensor] | str:
+        """Images uint8 [B, 3, size, size] and labels int64 [B], or what is wrong with one of the images.
+
+        A message, because the loader would bury an exception from another process under a traceback.
+        """
+        step, rows = request
+        images = np.empty((len(rows), 3, self._size, self._size), dtype=np.uint8)
+        for position, row in enumerate(rows):
+            path = Path(self._folder, os.fsdecode(bytes(self._paths[row])))
+            try:
+                image = decode(path, channels=3)
+            except UNDECODABLE as error:
+                return f"the image {path} cannot be decoded: {error}"
+            if step is None:
+                image = centre_crop(image, self._resize, self._size)
+            else:
+                image = self._augmented(image, step, position)
+            images[position] = pixels(image)
+        return torch.from_numpy(images), self._labels[rows]
+
+    def _augmented(self, image: Image.Image, step: int, position: int) -> Image.Image:
+        random = Random(derive_seed(self._augment_seed, "augment", step, position))
+        image = random_resized_crop(image, self._size, random)
+        if self._flip and random.random() < 0.5:
+            return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return image
+
+
+def _digest(files: Files, selections: Mapping[str, Selection], classes: int) -> str:
+    """SHA-256 of the paths, sizes and labels of every split in order, and of what images are scaled to."""
+    digest = hashlib.sha256(json.dumps(["streamed", files.size, files.resize, classes]).encode())
+    for name, selection in sorted(selections.items()):
+        listed = files.test if name == "test" else files.train
+        digest.update(f"\n{name}\n".encode())
+        sizes = listed.sizes[selection.index].tolist()
+        for row, size, label in zip(selection.index.tolist(), sizes, selection.labels.tolist(), strict=True):
+            digest.update(json.dumps([listed.paths[row], size, label]).encode())
+    return digest.hexdigest()

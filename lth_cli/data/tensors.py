@@ -1,0 +1,179 @@
+"""Data sets that fit in memory: they live on the device, a batch is one indexing operation.
+
+Where the normalised training set is small and never augmented it is stored normalised, so that a batch costs
+one `index_select`. Otherwise it stays as loaded (uint8 images), four times smaller, and each batch is
+cropped, mirrored, normalised and cut out when it is needed. The batches are the same bytes either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lth_cli.config import schema
+from lth_cli.data.batches import Batch, count_steps, epoch_order
+from lth_cli.data.select import Selection
+from lth_cli.data.source import Arrays
+from lth_cli.data.transforms import Normalizer, check_augment, crop_and_flip, cutout, draw, to_device
+from lth_cli.store.tensors import content_digest
+
+LARGEST_NORMALIZED = 2**30
+"""Bytes of float32 up to which a split is stored normalised."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split on the device.
+
+    Attributes:
+        inputs: float32 [N, ...], or uint8 [N, C, H, W] when not `normalized`.
+        labels: int64 [N].
+        normalized: whether inputs are already what a model sees.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    normalized: bool
+
+
+class TensorData:
+    """`Data` in memory.
+
+    Args:
+        arrays: what the loader returned.
+        selections: examples of each split, as `select` chose them.
+        classes: number of classes after the selection.
+        config: normalisation and augmentation.
+        device: where batches are made.
+        evaluation_batch: examples of an evaluation batch.
+        largest_normalized: bytes of float32 up to which a split is stored normalised; changes no batch.
+
+    Raises:
+        ConfigError: when the normalisation or augmentation does not suit the inputs.
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        selections: Mapping[str, Selection],
+        classes: int,
+        config: schema.Dataset,
+        *,
+        device: torch.device,
+        evaluation_batch: int,
+        largest_normalized: int = LARGEST_NORMALIZED,
+    ) -> None:
+        self.input_shape = tuple(arrays.train_inputs.shape[1:])
+        self.classes = classes
+        self.sizes = {name: len(selection.index) for name, selection in selections.items()}
+        self._augment = config.augment
+        self._evaluation_batch = evaluation_batch
+        self._normalizer = Normalizer.of(config.normalize, self.input_shape, device)
+        check_augment(config.augment, self.input_shape)
+
+        loaded: dict[str, Tensor] = {}
+        self._splits: dict[str, Split] = {}
+        for name, selection in selections.items():
+            inputs = _rows(arrays.test_inputs if name == "test" else arrays.train_inputs, selection.index)
+            loaded |= {f"{name}_inputs": inputs, f"{name}_labels": selection.labels}
+            on_device = inputs.to(device)
+            augmented = name == "train" and any(config.augment.model_dump().values())
+            normalized = not augmented and inputs.numel() * 4 <= largest_normalized
+            self._splits[name] = Split(
+                self._normalizer(on_device) if normalized else on_device,
+                selection.labels.to(device),
+                normalized,
+            )
+        self.identity: dict[str, object] = {
+            "content": content_digest(loaded, {"classes": classes}),
+            "normalize": config.normalize.model_dump() if config.normalize else None,
+            "augment": config.augment.model_dump(),
+        }
+
+    def batches(
+        self, *, batch_size: int, order_seed: int, augment_seed: int, shuffle: bool, drop_last: bool
+    ) -> TensorBatches:
+        """Training batches; see `Data.batches`."""
+        steps = count_steps(self.sizes["train"], batch_size, drop_last)
+        return TensorBatches(
+            self._splits["train"],
+            self._normalizer,
+            self._augment,
+            batch_size=batch_size,
+            order_seed=order_seed,
+            augment_seed=augment_seed,
+            shuffle=shuffle,
+            steps_per_epoch=steps,
+        )
+
+    def evaluation(self, split: str) -> Iterator[Batch]:
+        """Evaluation batches; see `Data.evaluation`."""
+        chosen = self._splits[split]
+        for start in range(0, len(chosen.labels), self._evaluation_batch):
+            rows = slice(start, start + self._evaluation_batch)
+            inputs = chosen.inputs[rows]
+            yield inputs if chosen.normalized else self._normalizer(inputs), chosen.labels[rows]
+
+
+class TensorBatches:
+    """`Batches` of a split on the device; nothing here waits for the device."""
+
+    def __init__(
+        self,
+        split: Split,
+        normalizer: Normalizer,
+        augment: schema.Augment,
+        *,
+        batch_size: int,
+        order_seed: int,
+        augment_seed: int,
+        shuffle: bool,
+        steps_per_epoch: int,
+    ) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self._split = split
+        self._normalizer = normalizer
+        self._augment = augment
+        self._batch_size = batch_size
+        self._order_seed = order_seed
+        self._augment_seed = augment_seed
+        self._shuffle = shuffle
+
+    def starting_at(self, step: int) -> Iterator[Batch]:
+        """Endless batches from a step on; see `Batches.starting_at`."""
+        inputs, device = self._split.inputs, self._split.labels.device
+        epoch, skipped = divmod(step, self.steps_per_epoch)
+        while True:
+            order = epoch_order(len(self._split.labels), self._order_seed, epoch, self._shuffle)
+            order = to_device(order, device)
+            batches = zip(
+                torch.split(order, self._batch_size),
+                torch.split(self._split.labels[order], self._batch_size),
+                range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch),
+                strict=False,  # drop_last leaves one batch more than steps
+            )
+            for rows, labels, now in list(batches)[skipped:]:
+                chosen = inputs.index_select(0, rows)
+                yield chosen if self._split.normalized else self._prepared(chosen, now), labels
+            epoch, skipped = epoch + 1, 0
+
+    def _prepared(self, chosen: Tensor, step: int) -> Tensor:
+        """Augment and normalise the batch of a step."""
+        augment = self._augment
+        if not any((augment.crop, augment.flip, augment.cutout)):
+            return self._normalizer(chosen)
+        numbers = draw(augment, len(chosen), tuple(chosen.shape[1:]), self._augment_seed, step)
+        top, left, mirrored, row, column = to_device(numbers, chosen.device).unbind()
+        if augment.crop or augment.flip:
+            flipped = mirrored.bool() & augment.flip
+            chosen = crop_and_flip(chosen, top, left, flipped, augment.crop)
+        images = self._normalizer(chosen)
+        return cutout(images, row, column, augment.cutout) if augment.cutout else images
+
+
+def _rows(inputs: Tensor, index: Tensor) -> Tensor:
+    """The inputs at rising positions; all of them are not copied."""
+    return inputs if len(index) == len(inputs) else inputs[index]

@@ -1,0 +1,223 @@
+"""A run being worked on: opened or continued, its rounds trained and recorded one by one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lth_cli.config.errors import LthError, RequestError
+from lth_cli.config.schema import Config
+from lth_cli.experiments.environment import describe_machine, git_commit, now
+from lth_cli.experiments.plan import Plan, differences
+from lth_cli.pruning import mask as mask_room
+from lth_cli.pruning.mask import Masks
+from lth_cli.store.runs import Round, Run
+from lth_cli.store.trajectories import TrajectoryStore
+from lth_cli.training.engine import Advanced, Engine, Interrupted, Observer
+from lth_cli.training.trajectory import FromState, Trajectory
+
+# What may change between two runs of the same command without making it another experiment.
+_FREE_KEYS = ("name", "runs_dir", "data", "checkpoint")
+
+
+class SessionObserver(Observer):
+    """Told also of rounds; this one ignores it all."""
+
+    def round_started(self, branch: str | None, number: int, density: float) -> None:
+        """Before a round's training."""
+
+    def round_finished(self, branch: str | None, row: dict[str, Any]) -> None:
+        """After a round is recorded, with its row of results.csv."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run and the engine that works on it.
+
+    Attributes:
+        run: the run directory, locked by this process.
+        plan: what was asked.
+        engine: advances trajectories on the run's behalf.
+        observer: told of progress.
+    """
+
+    run: Run
+    plan: Plan
+    engine: Engine
+    observer: SessionObserver
+
+    def train_round(
+        self, number: int, trajectory: Trajectory, masks: Masks, branch: str | None = None, keep: tuple[int, ...] = ()
+    ) -> None:
+        """Advance a trajectory to the horizon and record it as a round of the run; a finished round is left alone."""
+        round_ = self.run.round(number, branch)
+        keep = (trajectory.first_step, *keep, self.plan.horizon)
+        if round_.finished and round_.summary["trajectory"] == trajectory.identity:
+            self._adopt(round_, trajectory)
+            return
+        self.observer.round_started(branch, number, mask_room.density(masks))
+        advanced = self.engine.advance(trajectory, self.plan.horizon, keep)
+        self._record(round_, trajectory, masks, keep, advanced)
+        rows = [row(r.summary) for r in self.run.rounds(branch) if r.finished]
+        self.run.write_results(rows, branch)
+        self.observer.round_finished(branch, row(round_.summary))
+
+    def _adopt(self, round_: Round, trajectory: Trajectory) -> None:
+        """Let the shared store have the states of a finished round, should it have been deleted."""
+        for path in round_.checkpoints().values():
+            self.engine.store.adopt(trajectory.identity, path, trajectory.description)
+
+    def _record(
+        self, round_: Round, trajectory: Trajectory, masks: Masks, keep: tuple[int, ...], advanced: Advanced
+    ) -> None:
+        """Fill the round's folder; the summary comes last and makes it finished."""
+        store, identity, horizon = self.engine.store, trajectory.identity, self.plan.horizon
+        round_.save_masks(masks)
+        for step in sorted({step for step in keep if trajectory.first_step <= step}):
+            round_.add_checkpoint(step, store.state_path(identity, step))
+        round_.write_metrics(advanced.metrics)
+        start = trajectory.start
+        parent = isinstance(start, FromState) and {"trajectory": start.parent.identity, "step": start.step}
+        density = mask_room.density(masks)
+        layers = mask_room.layer_densities(masks)
+        kept = mask_room.layer_counts(masks)
+        round_.write_summary(
+            {
+                "round": round_.number,
+                "density": density,
+                "sparsity": 1.0 - density,
+                "layers": {
+                    name: {"density": layers[name], "kept": kept[name], "total": mask.numel()}
+                    for name, mask in masks.items()
+                },
+                "metrics": {
+                    line["split"]: {"loss": line["loss"], "accuracy": line["accuracy"]}
+                    for line in advanced.metrics
+                    if line["step"] == horizon
+                },
+                "trajectory": identity,
+                "description": trajectory.description,
+                "start": parent or {"init_seed": trajectory.description["start"]["init_seed"]},
+                "start_step": trajectory.first_step,
+                "end_step": horizon,
+                "steps_trained": advanced.trained,
+                "steps_reused": advanced.reused,
+                "seconds": round(advanced.seconds, 3),
+            }
+        )
+
+
+def row(summary: dict[str, Any]) -> dict[str, Any]:
+    """A row of results.csv, in its fixed order, from a round's summary."""
+    metrics = summary["metrics"]
+    scores = {
+        f"{split}_{quantity}": metrics.get(split, {}).get(quantity)
+        for split in ("train", "val", "test")
+        for quantity in ("loss", "accuracy")
+    }
+    head = {key: summary[key] for key in ("round", "density", "sparsity")}
+    return {**head, **scores, **{key: summary[key] for key in ("steps_trained", "steps_reused", "seconds")}}
+
+
+def find_existing(config: Config, kind: str, name: str) -> Run | None:
+    """The run of that name, if there is one and it is of the same experiment.
+
+    Raises:
+        RequestError: when a different run has the name.
+    """
+    path = Path(config.runs_dir) / name
+    if not path.exists():
+        return None
+    run = Run.open(path)
+    ours = comparable(config)
+    theirs = {key: value for key, value in run.config.items() if key not in _FREE_KEYS}
+    for key in ("device", "threads"):
+        if ours[key] == "auto":
+            ours[key] = theirs.get(key)
+    differing = differences(ours, theirs)
+    if run.info["kind"] != kind:
+        differing.insert(0, f"command ({run.info['kind']} there, {kind} now)")
+    if differing:
+        shown = "; ".join(differing[:5]) + ("; ..." if len(differing) > 5 else "")
+        raise RequestError(f"name: the run {name!r} exists and is another experiment: {shown}. Give another name=")
+    return run
+
+
+def comparable(config: Config) -> dict[str, Any]:
+    """The plain config without what may change between two runs of the same command."""
+    return {key: value for key, value in config.model_dump(mode="json").items() if key not in _FREE_KEYS}
+
+
+@contextmanager
+def open_session(
+    plan: Plan, kind: str, name: str, observer: SessionObserver, stop: threading.Event
+) -> Iterator[Session]:
+    """Create the run or continue it, hold its lock, and leave its state right however the work ends.
+
+    Raises:
+        RequestError: when another process works on the run, or the folder cannot be written.
+    """
+    config = plan.config.model_copy(update={"name": name})
+    run = find_existing(config, kind, name) or _create(config, kind, name)
+    with run.lock().acquire():
+        run.update(state="running", error=None)
+        engine = Engine(
+            TrajectoryStore(Path(config.runs_dir) / ".store", warn=observer.message),
+            run.info["id"],
+            config.evaluation,
+            config.checkpoint.every,
+            observer,
+            stop,
+        )
+        try:
+            yield Session(run, plan, engine, observer)
+        except Interrupted as error:
+            run.update(state="interrupted", error=str(error))
+            raise
+        except LthError as error:
+            _mark_failed(run, error)
+            raise
+        except Exception as error:
+            _mark_failed(run, error)
+            raise
+        run.update(state="finished", finished=now(), error=None)
+
+
+def _mark_failed(run: Run, error: Exception) -> None:
+    """Best effort: on a full disk the run stays marked as running by a dead process, which shows as interrupted."""
+    try:
+        run.update(state="failed", error=str(error) or type(error).__name__)
+    except LthError as second:
+        sys.stderr.write(f"the failure could not be noted in the run: {second}\n")
+
+
+def _create(config: Config, kind: str, name: str) -> Run:
+    runs_dir = Path(config.runs_dir)
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"runs_dir: cannot make the folder {config.runs_dir!r}: {error.strerror}") from error
+    if not os.access(runs_dir, os.W_OK | os.X_OK):
+        raise RequestError(f"runs_dir: cannot write to the folder {config.runs_dir!r}")
+    return Run.create(
+        runs_dir,
+        name,
+        config.model_dump(mode="json"),
+        {
+            "kind": kind,
+            "command": ["lth", *sys.argv[1:]],
+            "state": "running",
+            "created": now(),
+            "finished": None,
+            "seeds": config.resolved_seeds,
+            "git_commit": git_commit(),
+            "error": None,
+            **describe_machine(config),
+        },
+    )

@@ -1,0 +1,176 @@
+"""From a model section of the config to a module, and what the other rooms ask about a module."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError
+from lth_cli.config.seeds import derive_seed
+from lth_cli.config.targets import check_arguments, locate
+from lth_cli.models.initialize import initialize
+from lth_cli.models.layers import weighted_layers, weights_and_biases
+
+_SUPPLIED = ("input_shape", "classes")
+# Packages whose modules draw random numbers in training only where `_drop_probabilities` finds it.
+_READ_PACKAGES = {"torch", "torchvision", "lth_cli"}
+_ALWAYS_RANDOM = (nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+
+
+def build(config: schema.Model, input_shape: tuple[int, ...], classes: int, init_seed: int) -> nn.Module:
+    """Build and initialise a model on the CPU: the same bytes for the same seed.
+
+    The global random state is left as it was. Before it is returned the model is tried on two examples of
+    zeros, in evaluation mode.
+
+    Args:
+        config: the architecture, its arguments, and the initialiser.
+        input_shape: shape of one example of the data set, without the batch dimension.
+        classes: number of classes of the data set.
+        init_seed: decides the initial weights.
+
+    Returns:
+        A module in training mode that maps [N, *input_shape] to logits [N, classes].
+
+    Raises:
+        ConfigError: at config path `model` or below it, when there is no such architecture, its arguments are
+            wrong, or it does not fit the data set.
+    """
+    function = locate(config.target, "model._target_")
+    arguments = check_arguments(function, config.arguments, "model", supplied=_SUPPLIED)
+    supplied = _accepted(function, {"input_shape": tuple(input_shape), "classes": classes})
+    with _seeded(derive_seed(init_seed, "model.build")):
+        try:
+            model = function(**supplied, **arguments)
+        except ConfigError:
+            raise
+        except Exception as error:
+            problem = f"{config.target} cannot be built for {_data(input_shape, classes)}: {_brief(error)}"
+            raise ConfigError(("model", problem)) from error
+        if not isinstance(model, nn.Module):
+            raise ConfigError(
+                ("model._target_", f"{config.target} returned {type(model).__name__}, not a torch.nn.Module")
+            )
+        # Inside the seeded block and before initialising, because lazy modules draw their parameters here.
+        _check_fit(model, config.target, input_shape, classes)
+    initialize(model, config.init, init_seed)
+    return model
+
+
+def prunable(model: nn.Module, *, biases: bool) -> list[str]:
+    """Names of the weights of convolution and linear maps, in order of definition.
+
+    Args:
+        model: weights of nn.Linear, nn.Conv1d to nn.Conv3d, their subclasses, and the input projections of
+            nn.MultiheadAttention are taken.
+        biases: whether to list their biases too, each after its layer's weights.
+
+    Returns:
+        Names as in `model.named_parameters()`; a parameter shared by several layers is listed once.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found: dict[str, None] = {}
+    for module in model.modules():
+        module_weights, module_biases = weights_and_biases(module)
+        found.update(dict.fromkeys(names[p] for p in module_weights + (module_biases if biases else [])))
+    return list(found)
+
+
+def output_layer(model: nn.Module) -> str:
+    """Module name of the last linear layer, or of the last convolution where no layer is linear.
+
+    Raises:
+        ConfigError: when the model has neither.
+    """
+    layers = list(weighted_layers(model))
+    linear = [name for name, module in layers if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ConfigError(("model", "has no convolution or linear layer, so there is nothing to prune"))
+    return linear[-1] if linear else layers[-1][0]
+
+
+def has_randomness(model: nn.Module) -> bool:
+    """Whether a forward pass in training may draw random numbers, so that each step needs a seed of its own.
+
+    Dropout of any kind and stochastic depth count when their probability is above 0; randomised ReLU and
+    fractional pooling always do. A forward method outside torch, torchvision and this package cannot be
+    looked into: it may call `torch.nn.functional.dropout`, so it counts as random, which costs a seeding a
+    step and changes no number of a model that draws none.
+    """
+    return any(
+        type(module).__module__.partition(".")[0] not in _READ_PACKAGES
+        or isinstance(module, _ALWAYS_RANDOM)
+        or any(probability > 0 for probability in _drop_probabilities(module))
+        for module in model.modules()
+    )
+
+
+def _drop_probabilities(module: nn.Module) -> Iterator[float]:
+    """Probabilities with which a module of torch, torchvision or this package drops values in training."""
+    # `p` is that of dropout and stochastic depth alone: torch also calls the norm of a distance `p`.
+    names = ["dropout", "attention_dropout", "drop_rate"]
+    if isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ == "StochasticDepth":
+        names.append("p")
+    for name in names:
+        value = getattr(module, name, None)
+        if isinstance(value, int | float):
+            yield float(value)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from this seed on the CPU inside the block; the global random state is restored after it."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # Not torch.manual_seed, which would also seed the accelerators' generators.
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _accepted(function: Callable[..., Any], supplied: dict[str, Any]) -> dict[str, Any]:
+    """Those of the supplied arguments that the function takes by keyword."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return supplied
+    named = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    return {name: value for name, value in supplied.items() if name in named}
+
+
+def _check_fit(model: nn.Module, target: str, input_shape: tuple[int, ...], classes: int) -> None:
+    """Try the model on two examples; its training modes and buffers are afterwards as they were."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
+    model.eval()
+    try:
+        with torch.no_grad():
+            outputs = model(torch.zeros(2, *input_shape))
+    except Exception as error:
+        problem = f"{target} does not fit {_data(input_shape, classes)}: {_brief(error)}"
+        raise ConfigError(("model", problem)) from error
+    for module, training in modes:
+        module.training = training
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])
+    if not isinstance(outputs, Tensor) or outputs.shape != (2, classes):
+        given = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        wanted = f"logits of shape {(2, classes)} are needed"
+        problem = f"{target} gives {given} for two examples of {_data(input_shape, classes)}; {wanted}"
+        raise ConfigError(("model", problem))
+
+
+def _data(input_shape: tuple[int, ...], classes: int) -> str:
+    return f"the data set (inputs of shape {tuple(input_shape)}, {classes} classes)"
+
+
+def _brief(error: Exception) -> str:
+    """The first line of an error, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

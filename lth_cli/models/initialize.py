@@ -1,0 +1,67 @@
+"""Initial values of convolution, linear and batch-norm parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor, nn
+
+from lth_cli.config import schema
+from lth_cli.config.seeds import derive_seed
+from lth_cli.models.layers import weights_and_biases
+
+_WEIGHTS: dict[str, Callable[..., Tensor]] = {
+    "kaiming_normal": nn.init.kaiming_normal_,
+    "kaiming_uniform": nn.init.kaiming_uniform_,
+    "xavier_normal": nn.init.xavier_normal_,
+    "xavier_uniform": nn.init.xavier_uniform_,
+    "orthogonal": nn.init.orthogonal_,
+}
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, settings: schema.Initializer, init_seed: int) -> None:
+    """Give parameters their initial values, in place, as a function of the settings and the seed alone.
+
+    With fan_in and fan_out the inputs and outputs of a weight, receptive field included:
+
+    - `kaiming_*`: variance 2 / fan_in (He et al. 2015, arXiv 1502.01852, equation 10), as torch.nn.init and
+      open_lth;
+    - `xavier_*`: variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010, equation 16). Frankle & Carbin's
+      TensorFlow code draws the normal one truncated at two standard deviations; here it is not truncated;
+    - `orthogonal`: a (semi-)orthogonal matrix of gain 1 (Saxe et al. 2014, arXiv 1312.6120), kernels
+      flattened;
+    - batch norm `one` or `uniform`: scale 1 or uniform on [0, 1] (open_lth), shift 0 in both.
+
+    What is set to `default`, and any other parameter, is left as it is.
+
+    Args:
+        model: on the CPU; shared parameters are drawn once.
+        settings: what to do with weights, biases and batch norm.
+        init_seed: decides every draw; the global random state is neither read nor changed.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(init_seed, "model.initialize"))
+    drawn: set[nn.Parameter] = set()
+    for module in model.modules():
+        weights, biases = weights_and_biases(module)
+        if settings.weights != "default":
+            for weight in weights:
+                if weight not in drawn:
+                    _WEIGHTS[settings.weights](weight, generator=generator)
+                    drawn.add(weight)
+        if settings.biases == "zero":
+            for bias in biases:
+                bias.zero_()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            _initialize_batch_norm(module, settings.batch_norm, generator)
+
+
+def _initialize_batch_norm(module: nn.modules.batchnorm._BatchNorm, how: str, generator: Generator) -> None:
+    if how == "default":
+        return
+    if how == "uniform":
+        module.weight.uniform_(0.0, 1.0, generator=generator)
+    else:
+        module.weight.fill_(1.0)
+    module.bias.zero_()

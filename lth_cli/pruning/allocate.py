@@ -1,0 +1,82 @@
+"""Allocation: which of the remaining weights go, given their scores and how many must.
+
+Exactly as many weights go as asked. Among equal scores the lower position goes first: layers in the order of
+the masks, then the flat index within the layer. Already pruned weights are neither counted nor looked at.
+This differs from open_lth, where one weight more than asked goes, and every one tied with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lth_cli.config.errors import LthError
+from lth_cli.pruning.mask import Masks, Tensors
+
+
+def prune_global(scores: Tensors, masks: Masks, count: int) -> Masks:
+    """Prune the `count` lowest-scored remaining weights of all layers together.
+
+    Args:
+        scores: real numbers, higher is kept; of the names, shapes and devices of `masks`, all on one device.
+        masks: what remains.
+        count: how many of the remaining weights go.
+
+    Returns:
+        New masks on the device of `masks`; time and memory are linear in the number of weights.
+
+    Raises:
+        LthError: when scores are missing, misshapen, not real numbers, or NaN where a weight remains.
+        ValueError: when `count` is negative or more than remain.
+    """
+    remaining = {name: _remaining_scores(name, scores, mask) for name, mask in masks.items()}
+    sizes = [kept.numel() for kept in remaining.values()]
+    if not 0 <= count <= sum(sizes):
+        raise ValueError(f"cannot prune {count} of {sum(sizes)} remaining weights")
+    if not count:
+        return {name: mask.clone() for name, mask in masks.items()}
+    stays = ~_lowest(torch.cat(list(remaining.values())), count)
+    return {
+        name: mask.masked_scatter(mask, piece)
+        for (name, mask), piece in zip(masks.items(), torch.split(stays, sizes), strict=True)
+    }
+
+
+def prune_layerwise(scores: Tensors, masks: Masks, counts: Mapping[str, int]) -> Masks:
+    """Prune the `counts[name]` lowest-scored remaining weights of each layer.
+
+    Raises:
+        LthError, ValueError: as `prune_global`, for each layer; ValueError also when a layer has no count.
+    """
+    if counts.keys() != masks.keys():
+        raise ValueError(f"counts and masks differ: {', '.join(sorted(counts.keys() ^ masks.keys()))}")
+    return {name: prune_global(scores, {name: mask}, counts[name])[name] for name, mask in masks.items()}
+
+
+def _lowest(scores: Tensor, count: int) -> Tensor:
+    """Bool [N], True at exactly `count` of the lowest of N scores; of equal ones, the first.
+
+    The threshold is found on the CPU: not every torch release has a deterministic `kthvalue` on CUDA.
+    """
+    threshold = scores.cpu().kthvalue(count).values.to(scores.device)
+    below = scores < threshold
+    tied = scores == threshold
+    return below | (tied & (tied.cumsum(0) <= count - below.sum()))
+
+
+def _remaining_scores(name: str, scores: Tensors, mask: Tensor) -> Tensor:
+    """Scores of one layer's remaining weights, in flat order, checked."""
+    score = scores.get(name)
+    if score is None:
+        raise LthError(f"the pruning score returned nothing for {name}")
+    if score.shape != mask.shape:
+        shapes = f"has shape {tuple(score.shape)}, the weights have {tuple(mask.shape)}"
+        raise LthError(f"the pruning score of {name} {shapes}")
+    if score.dtype == torch.bool or score.is_complex():
+        raise LthError(f"the pruning score of {name} must be real numbers, got {score.dtype}")
+    kept = score[mask]
+    if bool(kept.isnan().any()):
+        raise LthError(f"the pruning score of {name} is NaN at {int(kept.isnan().sum())} remaining weights")
+    return kept

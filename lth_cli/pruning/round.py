@@ -1,0 +1,104 @@
+"""One pruning round: from the masks and the trained weights of a round to the masks of the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+from torch import Tensor
+
+from lth_cli.config import schema
+from lth_cli.config.seeds import derive_seed
+from lth_cli.pruning.allocate import prune_global, prune_layerwise
+from lth_cli.pruning.mask import Masks, apply, layer_counts, total
+from lth_cli.pruning.mask import count as count_remaining
+from lth_cli.pruning.scores import locate_score
+from lth_cli.pruning.select import fraction_of
+
+
+def next_masks(
+    config: schema.Pruning,
+    weights: Mapping[str, Tensor],
+    masks: Masks,
+    *,
+    round_number: int,
+    output: str,
+    seed: int,
+) -> Masks:
+    """The masks of round `round_number`, nested in those of the round before.
+
+    Geometric: exactly ceil(fraction x remaining) weights go (Frankle et al. 2020, arXiv:1912.05671,
+    algorithm 2; the ceiling is open_lth's). Linear: round(total x (1 - round_number / rounds)) remain, halves
+    to even; the `linspace(0, 1, 100)` sparsities of MNIST-1D (Greydanus 2020, arXiv:2011.14439) are
+    `rounds: 99`. With layerwise allocation this holds for each layer. A round that would pass
+    `config.density` stops exactly at ceil(density x total), each layer losing in proportion.
+
+    Args:
+        config: score, allocation and schedule.
+        weights: trained weights by name; those without a mask are not looked at.
+        masks: masks of the previous round, True = kept; their order decides ties.
+        round_number: the round being made, 1 ... `config.rounds`.
+        output: module name of the output layer, for the key `output` of `layer_fractions`.
+        seed: seed of masks; each round derives its own from it.
+
+    Raises:
+        ConfigError: when `config.score` names no score.
+        LthError: when the score returns NaN or something not alike to the weights.
+        ValueError: when the round does not exist.
+    """
+    if not 1 <= round_number <= config.rounds:
+        raise ValueError(f"round {round_number} is not one of 1 ... {config.rounds}")
+    remaining_weights = apply({name: weights[name].detach() for name in masks}, masks)
+    scores = locate_score(config.score)(
+        remaining_weights, masks, seed=derive_seed(seed, "pruning_round", round_number)
+    )
+    most = max(count_remaining(masks) - _fewest(config, masks), 0)
+    if config.allocation == "global":
+        wanted = _to_prune(config, total(masks), count_remaining(masks), config.fraction, round_number)
+        return prune_global(scores, masks, min(wanted, most))
+    remaining = layer_counts(masks)
+    counts = {
+        name: _to_prune(
+            config, mask.numel(), remaining[name], fraction_of(config, name, output), round_number
+        )
+        for name, mask in masks.items()
+    }
+    return prune_layerwise(scores, masks, _shrink(counts, most))
+
+
+def finished(config: schema.Pruning, masks: Masks, round_number: int) -> bool:
+    """Whether IMP stops after round `round_number`, whose masks these are.
+
+    It does when all rounds are done, when no more than ceil(density x total) weights remain, or none at all.
+    """
+    return round_number >= config.rounds or count_remaining(masks) <= _fewest(config, masks)
+
+
+def _to_prune(config: schema.Pruning, size: int, remaining: int, fraction: float, round_number: int) -> int:
+    """How many of `remaining` weights out of `size` go this round, before the target density is looked at."""
+    if config.schedule == "geometric":
+        return math.ceil(_exact(fraction) * remaining)
+    return max(remaining - round(size * (1 - Fraction(round_number, config.rounds))), 0)
+
+
+def _fewest(config: schema.Pruning, masks: Masks) -> int:
+    """The number of weights pruning never goes below."""
+    return 0 if config.density is None else math.ceil(_exact(config.density) * total(masks))
+
+
+def _shrink(counts: dict[str, int], most: int) -> dict[str, int]:
+    """Scale counts down to sum to `most` if they exceed it; largest remainders first, then layer order."""
+    wanted = sum(counts.values())
+    if wanted <= most:
+        return counts
+    shrunk = {name: count * most // wanted for name, count in counts.items()}
+    by_remainder = sorted(counts, key=lambda name: -(counts[name] * most % wanted))
+    for name in by_remainder[: most - sum(shrunk.values())]:
+        shrunk[name] += 1
+    return shrunk
+
+
+def _exact(fraction: float) -> Fraction:
+    """The decimal a person wrote: 0.2 is 1/5, not the nearest double, so that ceil(0.2 x 5) is 1."""
+    return Fraction(str(fraction))

@@ -1,0 +1,82 @@
+"""Figures of finished rounds."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from lth_cli.report.series import TICKET, Point, branches, labels, series
+from lth_cli.store.files import make_folder, write_bytes
+from lth_cli.store.runs import Run
+
+
+def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
+    """Test accuracy against weights remaining (log axis, dense at the left), tickets solid, controls dashed.
+
+    Args:
+        groups: runs that differ by seed, together; bars show one standard deviation.
+        stem: path without an ending; `.png` and `.svg` are written.
+
+    Returns:
+        The files written; none when there is nothing to draw.
+    """
+    # The plain Figure needs no display and leaves matplotlib's global state alone.
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    drawn: list[Point] = []
+    several = len(groups) > 1
+    for index, (group, label) in enumerate(zip(groups, labels(groups), strict=True)):
+        for style, branch in zip(("-", "--", ":", "-."), (None, *branches(group)), strict=False):
+            points = series(group, branch)
+            if not points:
+                continue
+            kind = branch or TICKET
+            drawn += points
+            axes.errorbar(
+                [100 * point.density for point in points],
+                [100 * point.mean for point in points],
+                yerr=None if points[0].spread is None else [100 * (point.spread or 0.0) for point in points],
+                label=f"{label}, {kind}" if several else kind,
+                color=f"C{index}" if several else None,
+                linestyle=style,
+                marker="o",
+                markersize=3.5,
+                capsize=2,
+            )
+    if not drawn:
+        return []
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    ticks = _ticks([100 * point.density for point in drawn])
+    axes.set_xticks(ticks)
+    axes.set_xlabel("weights remaining (%)")
+    axes.set_ylabel("test accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    make_folder(stem.parent)
+    written = []
+    for ending in ("png", "svg"):
+        buffer = io.BytesIO()
+        # Fixed salt and no date: the same results give the same file.
+        with rc_context({"svg.hashsalt": "lth"}):
+            figure.savefig(buffer, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else None)
+        path = stem.with_suffix(f".{ending}")
+        write_bytes(path, buffer.getvalue())
+        written.append(path)
+    return written
+
+
+def _ticks(densities: list[float]) -> list[float]:
+    """Halvings from 100 % down to the sparsest point."""
+    ticks, value = [], 100.0
+    while value > min(densities) / 1.5 and len(ticks) < 12:
+        ticks.append(float(f"{value:.2g}"))
+        value /= 2
+    return ticks

@@ -1,0 +1,107 @@
+"""Runs that differ by seed alone, put together: mean and spread of a result, round by round."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lth_cli.store.results import Row
+from lth_cli.store.runs import Run
+
+_NOT_THE_EXPERIMENT = ("name", "runs_dir", "seed", "seeds", "data", "checkpoint")
+TICKET = "ticket"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One round over all runs of a group.
+
+    Attributes:
+        round: round number.
+        density: mean share of prunable weights remaining.
+        values: the result of every run that has it.
+        steps: training steps of a run, mean, reused ones included.
+        seconds: wall clock of a run, mean.
+    """
+
+    round: int
+    density: float
+    values: list[float]
+    steps: float
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        """Mean over runs."""
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over runs; None for a single run."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs whose configs differ in nothing but seeds and places, together, in the order given."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        config = {key: value for key, value in run.config.items() if key not in _NOT_THE_EXPERIMENT}
+        groups.setdefault(json.dumps(config, sort_keys=True), []).append(run)
+    return list(groups.values())
+
+
+def branches(runs: Sequence[Run]) -> list[str]:
+    """Kinds of controls that any of the runs has."""
+    return sorted({branch for run in runs for branch in run.branches()})
+
+
+def series(runs: Sequence[Run], branch: str | None, column: str = "test_accuracy") -> list[Point]:
+    """A column of results.csv by round, over runs that differ by seed; rounds without it are left out."""
+    by_round: dict[int, list[Row]] = {}
+    for run in runs:
+        for row in run.results(branch):
+            if row.get(column) is not None:
+                by_round.setdefault(int(row["round"] or 0), []).append(row)
+    return [_point(number, rows, column) for number, rows in sorted(by_round.items())]
+
+
+def _point(number: int, rows: list[Row], column: str) -> Point:
+    def mean(name: str) -> float:
+        return statistics.fmean(float(row[name] or 0) for row in rows)
+
+    return Point(
+        round=number,
+        density=mean("density"),
+        values=[float(row[column] or 0) for row in rows],
+        steps=mean("steps_trained") + mean("steps_reused"),
+        seconds=mean("seconds"),
+    )
+
+
+def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """A name for each group: what sets its config apart from the others', else the run's name."""
+    configs = [_flat(group[0].config) for group in groups]
+    keys = [
+        key
+        for key in dict.fromkeys(key for config in configs for key in config)
+        if key.split(".")[0] not in _NOT_THE_EXPERIMENT and len({repr(c.get(key)) for c in configs}) > 1
+    ]
+    if len(groups) == 1 or not keys:
+        return [_common_name(group) for group in groups]
+    return [", ".join(f"{key}={config.get(key)}" for key in keys[:3]) for config in configs]
+
+
+def _common_name(group: Sequence[Run]) -> str:
+    return group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more"
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{path}.{key}" if path else str(key))
+    return flat

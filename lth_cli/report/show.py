@@ -1,0 +1,107 @@
+"""What a person sees of finished work: tables, where things lie, what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lth_cli.config.errors import LthError
+from lth_cli.report.figures import accuracy_figure
+from lth_cli.report.series import group_runs, labels
+from lth_cli.report.tables import rounds_table
+from lth_cli.store.runs import Run
+
+
+def draw_figures(run: Run) -> None:
+    """Draw the run's own figure into its folder."""
+    accuracy_figure([[run]], run.path / "figures" / "accuracy")
+
+
+def print_result(runs: Sequence[Run]) -> None:
+    """A table for every group of runs that differ by seed, where they are stored, and what to type next."""
+    console = Console()
+    groups = group_runs(runs)
+    for group, label in zip(groups, labels(groups), strict=True):
+        seeds = ", ".join(str(run.config.get("seed")) for run in group)
+        several = f" (mean ± standard deviation over seeds {seeds})" if len(group) > 1 else f" (seed {seeds})"
+        console.print(rounds_table(group, f"{label}: test accuracy in %{several}"))
+    for run in runs:
+        trained, reused = steps(run)
+        console.print(
+            f"Stored in {run.path}  ({trained:,} steps trained, {reused:,} reused)", soft_wrap=True, highlight=False
+        )
+    names = [str(run.path) if run.path.parent != Path("runs") else run.name for run in runs]
+    console.print("\nNext:", highlight=False)
+    console.print(f"  lth show {names[0]}", highlight=False, soft_wrap=True)
+    if len(names) > 1:
+        console.print(
+            f"  lth compare {' '.join(names)} --figure accuracy.png", highlight=False, soft_wrap=True
+        )
+    console.print("  lth ls", highlight=False)
+
+
+def steps(run: Run) -> tuple[int, int]:
+    """Steps trained and steps reused, over all rounds and controls."""
+    rows = [row for branch in (None, *run.branches()) for row in run.results(branch)]
+    return sum(int(row["steps_trained"] or 0) for row in rows), sum(int(row["steps_reused"] or 0) for row in rows)
+
+
+def as_json(run: Run) -> dict[str, Any]:
+    """Everything `lth show` tells, as plain values."""
+    trained, reused = steps(run)
+    return {
+        "path": str(run.path),
+        "state": run.effective_state,
+        "info": {key: value for key, value in run.info.items() if key != "files"},
+        "config": run.config,
+        "results": run.results(),
+        "controls": {branch: run.results(branch) for branch in run.branches()},
+        "steps_trained": trained,
+        "steps_reused": reused,
+    }
+
+
+def print_run(run: Run) -> None:
+    """One run: what it is, its state, its rounds, its files."""
+    console = Console()
+    info, config = run.info, run.config
+    trained, reused = steps(run)
+    facts = {
+        "state": run.effective_state + (f": {info['error']}" if info.get("error") else ""),
+        "command": " ".join(map(str, info.get("command", []))),
+        "created": f"{info.get('created')}, finished {info.get('finished') or '-'}",
+        "model": config["model"]["_target_"],
+        "data set": config["dataset"]["_target_"],
+        "training": f"{config['training']['length']}, batch {config['training']['batch_size']}, "
+        f"{config['optimizer']['_target_']} lr {config['optimizer']['lr']}",
+        "rewind to": config["rewind"]["to"],
+        "machine": f"{info['hardware']['processor']}, {info['hardware']['device']}, "
+        f"{info['hardware']['threads']} threads, torch {info['versions']['torch']}",
+        "steps": f"{trained:,} trained, {reused:,} reused",
+        "stored in": str(run.path),
+    }
+    console.print(f"[bold]{run.name}[/bold]", highlight=False)
+    for name, value in facts.items():
+        console.print(f"  {name:<10} {value}", highlight=False, markup=False, soft_wrap=True)
+    if run.results():
+        console.print(rounds_table([run], "test accuracy in %"))
+
+
+def compare(runs: Sequence[Run], figure: Path | None) -> None:
+    """Tables of several runs, seeds put together, and on request one figure of all (PNG and SVG).
+
+    Raises:
+        LthError: when there is nothing to draw yet.
+    """
+    console = Console()
+    groups = group_runs(runs)
+    for group, label in zip(groups, labels(groups), strict=True):
+        console.print(rounds_table(group, f"{label} ({len(group)} run{'s' * (len(group) > 1)}): test accuracy in %"))
+    if figure is not None:
+        written = accuracy_figure(groups, figure.with_suffix(""))
+        if not written:
+            raise LthError("these runs have no finished round to draw yet")
+        console.print("Drawn: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)

@@ -1,0 +1,90 @@
+"""JSON lines: one object a line, appended durably; a line that a crash tore never counts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lth_cli.store.files import (
+    Damaged,
+    canonical,
+    parse_json,
+    reading,
+    sync_folder,
+    write_all,
+    write_text,
+    writing,
+)
+
+_CHUNK = 2**20
+
+
+def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Append JSON lines durably, first cutting off a last line that an earlier crash tore.
+
+    Raises:
+        WriteFailed: and the file ends as it did before.
+        ValueError: on NaN or infinity, before anything is written.
+    """
+    content = "".join(canonical(line) + "\n" for line in lines).encode()
+    with writing(path):
+        created = not path.exists()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            end = _end_of_last_line(descriptor)
+            os.ftruncate(descriptor, end)
+            os.lseek(descriptor, end, os.SEEK_SET)
+            try:
+                write_all(descriptor, content)
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, end)
+                raise
+        finally:
+            os.close(descriptor)
+        if created:
+            sync_folder(path.parent)
+
+
+def _end_of_last_line(descriptor: int) -> int:
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - _CHUNK)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file, [] when there is none; a torn last line (no newline) is left out.
+
+    Raises:
+        Damaged: when a whole line is not a JSON object.
+        ReadFailed: when the file is there and cannot be read.
+    """
+    if not path.exists():
+        return []
+    with reading(path):
+        content = path.read_bytes()
+    lines = [parse_json(path, line) for line in content.split(b"\n")[:-1]]
+    if not all(isinstance(line, dict) for line in lines):
+        raise Damaged(path, "a line is not a JSON object")
+    return lines
+
+
+def rewrite_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Replace a JSON-lines file, atomically. Raises WriteFailed; ValueError on NaN or infinity."""
+    write_text(path, "".join(canonical(line) + "\n" for line in lines))
+
+
+def has_torn_line(path: Path) -> bool:
+    """Whether the file ends in a line that was not written to its end. Raises ReadFailed, Damaged."""
+    if not path.exists():
+        return False
+    with reading(path), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read() not in (b"", b"\n")

@@ -1,0 +1,156 @@
+"""Safetensors files that verify themselves: deterministic bytes, and a SHA-256 of the content in the header.
+
+Written here, because the safetensors library promises no order of metadata and its bytes could change with a
+release; read through the library, whose parser checks every offset before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from lth_cli.config.errors import LthError
+from lth_cli.store.files import Damaged, canonical, reading, write_chunks
+
+FORMAT = 1
+_HEADER_LIMIT = 64 * 2**20
+_ENTRY = "lth"  # one metadata entry with canonical JSON: several would have no fixed order
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+class NewerFormat(LthError):  # noqa: N818
+    """A file is whole, but of a format this release does not know."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} was written by a newer lth; update lth to read it")
+
+
+def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON-able description, atomically; the same content gives the same bytes.
+
+    Raises:
+        WriteFailed: the file could not be written.
+        ValueError: a dtype that cannot be stored, or a description that is not JSON.
+    """
+    views = {key: _bytes_of(tensor) for key, tensor in tensors.items()}
+    meta: dict[str, Any] = {**about, "format": FORMAT, "kind": kind}
+    meta["content"] = _content(tensors, views, meta)
+    header: dict[str, Any] = {"__metadata__": {_ENTRY: canonical(meta)}}
+    # widest dtype first keeps every tensor aligned, as the format asks
+    order = sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))
+    offset = 0
+    for key in order:
+        end = offset + len(views[key])
+        header[key] = {
+            "dtype": _DTYPES[tensors[key].dtype],
+            "shape": list(tensors[key].shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = canonical(header).encode()
+    text += b" " * (-len(text) % 8)
+    write_chunks(path, [len(text).to_bytes(8, "little"), text, *(views[key] for key in order)])
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file written by `write_tensors` onto the CPU, and verify all of it. Never unpickles.
+
+    Raises:
+        Damaged: anything differs from what was written, or the file is of another kind.
+        NewerFormat: the file is whole, but of a later format.
+        ReadFailed: the file cannot be read.
+    """
+    with reading(path), path.open("rb") as file:
+        meta = _header(path, file)
+        file.seek(0)
+        content = file.read()
+    try:
+        tensors = safetensors.torch.load(content)
+        del content  # the tensors are copies: a state need not lie in memory twice while it is hashed
+        found = _content(tensors, {key: _bytes_of(tensor) for key, tensor in tensors.items()}, meta)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise Damaged(path, f"not a safetensors file of lth ({error})") from error
+    if found != meta.get("content"):
+        raise Damaged(path, "its content does not match its checksum")
+    _check_kind(path, meta, kind)
+    return tensors, meta
+
+
+def read_about(path: Path, kind: str) -> dict[str, Any]:
+    """The description in the header alone, tensors unread and unverified. Raises as `read_tensors`."""
+    with reading(path), path.open("rb") as file:
+        meta = _header(path, file)
+    _check_kind(path, meta, kind)
+    return meta
+
+
+def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
+    """The description, once the sizes in the header fit the file: nothing is allocated on its word."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, _HEADER_LIMIT):
+        raise Damaged(path, f"its header claims {length:,} bytes in a file of {size:,}")
+    try:
+        header = json.loads(file.read(length).decode())
+        meta = json.loads(header.pop("__metadata__")[_ENTRY])
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise Damaged(path, "its header is not one that lth wrote") from error
+    if not isinstance(meta, dict):
+        raise Damaged(path, "its header is not one that lth wrote")
+    if 8 + length + end != size:
+        raise Damaged(path, f"{size:,} bytes long, {8 + length + end:,} expected")
+    return meta
+
+
+def _check_kind(path: Path, meta: Mapping[str, Any], kind: str) -> None:
+    version = meta.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise NewerFormat(path)
+    if version != FORMAT or meta.get("kind") != kind:
+        raise Damaged(path, f"not a {kind} file of lth")
+
+
+def content_digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """SHA-256 (hexadecimal) over names, dtypes, shapes, bytes and a description. Raises ValueError."""
+    return _content(tensors, {key: _bytes_of(tensor) for key, tensor in tensors.items()}, about)
+
+
+def _content(tensors: Mapping[str, Tensor], views: Mapping[str, memoryview], meta: Mapping[str, Any]) -> str:
+    about = {key: value for key, value in meta.items() if key != "content"}
+    sha = hashlib.sha256()
+    layout = [[key, _DTYPES[tensors[key].dtype], list(tensors[key].shape)] for key in sorted(tensors)]
+    # the layout is hashed before any byte, so no two layouts of the same bytes can collide
+    sha.update(canonical([about, layout]).encode())
+    for key in sorted(tensors):
+        sha.update(views[key])
+    return sha.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor in row-major order, without a copy where it lies so on the CPU."""
+    if tensor.dtype not in _DTYPES or tensor.layout != torch.strided:
+        raise ValueError(f"a {tensor.dtype} tensor ({tensor.layout}) cannot be stored")
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data

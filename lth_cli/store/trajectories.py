@@ -1,0 +1,321 @@
+"""The shared store: the states, metrics and work record of every trajectory trained in a runs folder.
+
+`<runs_dir>/.store/<identity>/` holds `trajectory.json` (whose digest is the identity), a state file for each
+stored step, `metrics.jsonl` and `segments.jsonl`. Whoever writes holds the trajectory's lock; reading needs
+none, as files appear whole. Runs hard-link the states they keep: deleting the store harms none.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lth_cli.store.files import (
+    TEMPORARY,
+    Damaged,
+    ReadFailed,
+    digest,
+    link_or_copy,
+    make_folder,
+    read_json,
+    remove_leftovers,
+    remove_tree,
+    temporary,
+    write_json,
+    writing,
+)
+from lth_cli.store.lines import append_lines, has_torn_line, read_lines, rewrite_lines
+from lth_cli.store.locks import Lock
+from lth_cli.store.states import State, load_state, read_header, save_state, state_name, stored_steps
+
+_log = logging.getLogger(__name__)
+_IDENTITY = re.compile(r"[0-9a-f]{64}")
+
+
+class TrajectoryStore:
+    """The trajectories below one folder.
+
+    Args:
+        root: `<runs_dir>/.store`; made when first written to.
+        warn: told in one sentence when damage is found and worked around.
+    """
+
+    def __init__(self, root: Path, warn: Callable[[str], None] = _log.warning) -> None:
+        self.root = root
+        self._warn = warn
+
+    def folder(self, identity: str) -> Path:
+        """Where a trajectory lies, stored or not. Raises ValueError when it is not a SHA-256."""
+        if _IDENTITY.fullmatch(identity) is None:
+            raise ValueError(f"{identity!r} is not the identity of a trajectory")
+        return self.root / identity
+
+    def lock(self, identity: str) -> Lock:
+        """The lock of a trajectory's writer, not acquired yet; beside the folder, which `remove` deletes."""
+        folder = self.folder(identity)
+        return Lock(folder.with_name(f"{identity}.lock"), f"trajectory {identity[:12]}")
+
+    def identities(self) -> list[str]:
+        """Every stored trajectory."""
+        if not self.root.is_dir():
+            return []
+        return sorted(p.name for p in self.root.iterdir() if _IDENTITY.fullmatch(p.name) and p.is_dir())
+
+    def size(self, identity: str) -> int:
+        """Bytes of a trajectory's files, those that runs share included."""
+        folder = self.folder(identity)
+        return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+
+    def description(self, identity: str) -> dict[str, Any] | None:
+        """The canonical description whose digest is the identity; None when absent.
+
+        Raises:
+            Damaged: it does not give that identity.
+            ReadFailed: it cannot be read.
+        """
+        path = self._description_path(identity)
+        if not path.exists():
+            return None
+        value = read_json(path)
+        if not isinstance(value, dict) or digest(value) != identity:
+            raise Damaged(path, "its digest is not the identity of the trajectory")
+        return value
+
+    def describe(self, identity: str, description: dict[str, Any]) -> None:
+        """Store the description of a trajectory, unless it is there and whole.
+
+        Raises:
+            ValueError: its digest is not the identity.
+            WriteFailed: it cannot be written.
+        """
+        if digest(description) != identity:
+            raise ValueError(f"the description does not have the identity {identity}")
+        try:
+            present = self.description(identity) is not None
+        except Damaged as damage:
+            self._warn(f"{damage}; written anew")
+            present = False
+        if not present:
+            make_folder(self.folder(identity))
+            write_json(self._description_path(identity), description)
+
+    def steps(self, identity: str) -> list[int]:
+        """Steps of which a state is stored, ascending; their files may turn out damaged."""
+        return list(stored_steps(self.folder(identity)))
+
+    def state_path(self, identity: str, step: int) -> Path:
+        """Where the state after `step` steps lies, stored or not."""
+        return self.folder(identity) / state_name(step)
+
+    def load(self, identity: str, step: int) -> State | None:
+        """A stored state, verified; None when absent.
+
+        A damaged file is told through `warn`, moved to `<name>.damaged` where possible, and counts as absent.
+
+        Raises:
+            ReadFailed, NewerFormat: the file is there and cannot be read.
+        """
+        return self._load_verified(self.state_path(identity, step), identity, step)
+
+    def _load_verified(self, path: Path, identity: str, step: int | None) -> State | None:
+        if not path.exists():
+            return None
+        try:
+            header = read_header(path)
+            if header.trajectory != identity or step not in (None, header.step):
+                raise Damaged(path, f"it is step {header.step} of trajectory {header.trajectory[:12]}")
+            return load_state(path)
+        except Damaged as damage:
+            self._set_aside(path, damage)
+        except ReadFailed:
+            if path.exists():
+                raise
+        return None
+
+    def _set_aside(self, path: Path, damage: Damaged) -> None:
+        aside = path.with_name(f"{path.name}.damaged")
+        try:
+            path.replace(aside)
+        except OSError:  # a read-only store can still be read past its damage
+            self._warn(f"{damage}; not used")
+        else:
+            self._warn(f"{damage}; moved to {aside.name} and not used")
+
+    def nearest(self, identity: str, at_most: int) -> State | None:
+        """The valid stored state with the largest step not beyond `at_most`; None when there is none.
+
+        Raises:
+            ReadFailed, NewerFormat: a file is there and cannot be read.
+        """
+        resume = self._load_resume_point(identity)
+        if resume is not None and resume.step > at_most:
+            resume = None
+        for step in reversed(self.steps(identity)):
+            if resume is not None and step <= resume.step:
+                return resume
+            if step <= at_most and (state := self.load(identity, step)) is not None:
+                return state
+        return resume
+
+    def frontier(self, identity: str) -> int:
+        """The largest step of which a state or a resume point is stored; -1 when there is none."""
+        resume = self._load_resume_point(identity)
+        return max([*self.steps(identity), -1 if resume is None else resume.step])
+
+    def save_resume_point(self, identity: str, state: State) -> None:
+        """Store the one state that a killed training goes on from, in the place of the one before.
+
+        Raises:
+            WriteFailed: it cannot be written; the one before is still there.
+        """
+        save_state(self._resume_path(identity), state, identity)
+
+    def drop_resume_point(self, identity: str, up_to: int) -> None:
+        """Delete the resume point once training has passed it; one beyond `up_to` stays. Raises WriteFailed."""
+        resume = self._load_resume_point(identity)
+        if resume is not None and resume.step <= up_to:
+            with writing(self._resume_path(identity)):
+                self._resume_path(identity).unlink(missing_ok=True)
+
+    def _load_resume_point(self, identity: str) -> State | None:
+        return self._load_verified(self._resume_path(identity), identity, None)
+
+    def save(self, identity: str, state: State, description: dict[str, Any] | None = None) -> Path:
+        """Store a state, and the description of the trajectory before its first one.
+
+        Append the metrics up to this step first: after a crash, lines are kept up to the last stored state.
+
+        Raises:
+            ValueError: the description has another identity, or is missing and not stored yet.
+            WriteFailed: something cannot be written.
+        """
+        if description is not None:
+            self.describe(identity, description)
+        elif not self._description_path(identity).exists():
+            raise ValueError(f"trajectory {identity} has no description yet")
+        path = self.state_path(identity, state.step)
+        save_state(path, state, identity)
+        return path
+
+    def discard(self, identity: str, step: int) -> None:
+        """Delete one stored state; nothing there is fine, and runs keep theirs. Raises WriteFailed."""
+        path = self.state_path(identity, step)
+        with writing(path):
+            path.unlink(missing_ok=True)
+
+    def adopt(self, identity: str, path: Path, description: dict[str, Any]) -> bool:
+        """Take a state file of a run into the store, linked or copied; False when its step is there.
+
+        The content is verified when it is loaded, like that of any other stored state.
+
+        Raises:
+            ValueError: the description has another identity.
+            Damaged: the file says it is of another trajectory, or is no state.
+            ReadFailed, NewerFormat, WriteFailed.
+        """
+        header = read_header(path)
+        if header.trajectory != identity:
+            raise Damaged(path, f"a state of trajectory {header.trajectory[:12]}, not of {identity[:12]}")
+        self.describe(identity, description)
+        target = self.state_path(identity, header.step)
+        if target.exists():
+            return False
+        link_or_copy(path, target)
+        return True
+
+    def links(self, identity: str, step: int) -> int:
+        """How many names a stored state has: 1 when no run shares the file, 0 when absent."""
+        try:
+            return self.state_path(identity, step).stat().st_nlink
+        except FileNotFoundError:
+            return 0
+
+    def append_metrics(self, identity: str, lines: list[dict[str, Any]]) -> None:
+        """Append evaluations, each with an integer `step`. Raises WriteFailed; ValueError (NaN, no step)."""
+        if not all(type(line.get("step")) is int for line in lines):
+            raise ValueError("a line of metrics needs an integer step")
+        make_folder(self.folder(identity))
+        append_lines(self._metrics_path(identity), lines)
+
+    def metrics(self, identity: str) -> list[dict[str, Any]]:
+        """Every evaluation in order; a line that a crash tore is left out. Raises Damaged, ReadFailed."""
+        path = self._metrics_path(identity)
+        lines = read_lines(path)
+        if not all(type(line.get("step")) is int for line in lines):
+            raise Damaged(path, "a line has no integer step")
+        return lines
+
+    def cut_metrics(self, identity: str, after_step: int) -> None:
+        """Drop evaluations beyond a step, and a torn line: their steps are trained again. -1 drops all.
+
+        Raises:
+            Damaged, ReadFailed, WriteFailed.
+        """
+        path = self._metrics_path(identity)
+        lines = self.metrics(identity)
+        kept = [line for line in lines if line["step"] <= after_step]
+        if len(kept) < len(lines) or has_torn_line(path):
+            rewrite_lines(path, kept)
+
+    def add_segment(self, identity: str, run_id: str, start: int, end: int) -> None:
+        """Record that a run trained the steps from `start` to `end`. Raises WriteFailed."""
+        make_folder(self.folder(identity))
+        append_lines(self._segments_path(identity), [{"run": run_id, "start": start, "end": end}])
+
+    def steps_by(self, identity: str, run_id: str, start: int, end: int) -> int:
+        """How many steps between `start` and `end` a run trained; those repeated after a crash count once.
+
+        Raises:
+            Damaged, ReadFailed.
+        """
+        path = self._segments_path(identity)
+        try:
+            spans = [(int(s["start"]), int(s["end"])) for s in read_lines(path) if s["run"] == run_id]
+        except (KeyError, TypeError, ValueError) as error:
+            raise Damaged(path, "a line is not a segment") from error
+        total, reached = 0, start
+        for first, last in sorted(spans):
+            new = min(last, end) - max(first, reached)
+            if new > 0:
+                total, reached = total + new, min(last, end)
+        return total
+
+    def clear_leftovers(self, identity: str) -> None:
+        """Delete what killed writers left in a trajectory's folder; hold its lock. Raises WriteFailed."""
+        remove_leftovers(self.folder(identity))
+
+    def remove(self, identity: str) -> None:
+        """Delete a trajectory; runs keep the states they share. It vanishes at once, never in part.
+
+        Raises:
+            Locked: somebody trains it.
+            WriteFailed: it cannot be deleted.
+        """
+        folder = self.folder(identity)
+        with self.lock(identity).acquire(), writing(folder):
+            doomed = temporary(folder)
+            if folder.is_dir():
+                folder.rename(doomed)
+                remove_tree(doomed)
+
+    def sweep(self) -> None:
+        """Delete what killed `remove`s left below the root. Raises WriteFailed."""
+        with writing(self.root):
+            for path in self.root.glob(f"{TEMPORARY}*"):
+                if path.is_dir():
+                    remove_tree(path)
+
+    def _description_path(self, identity: str) -> Path:
+        return self.folder(identity) / "trajectory.json"
+
+    def _resume_path(self, identity: str) -> Path:
+        return self.folder(identity) / "resume.safetensors"
+
+    def _metrics_path(self, identity: str) -> Path:
+        return self.folder(identity) / "metrics.jsonl"
+
+    def _segments_path(self, identity: str) -> Path:
+        return self.folder(identity) / "segments.jsonl"

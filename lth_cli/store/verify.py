@@ -1,0 +1,193 @@
+"""Is a run what was written, and does it keep the promises of the lottery-ticket protocol?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lth_cli.config.errors import LthError
+from lth_cli.store.files import Damaged, sha256_file
+from lth_cli.store.rounds import Round
+from lth_cli.store.runs import Run
+from lth_cli.store.states import State, load_state, read_header
+
+Masks = dict[str, Tensor]
+_Stored = dict[tuple[str, int], Path]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with one file."""
+
+    path: Path
+    message: str
+
+
+def verify_run(run: Run) -> list[Fault]:
+    """Check every file of a run against its checksum, and every invariant of its finished rounds.
+
+    Checksums of the config, the results of a finished run, masks, metrics and checkpoints; mask shapes and
+    densities as recorded; masks nested from round to round; pruned weights exactly zero; start states equal to
+    mask x the state they were started from, where the run has that state.
+    """
+    faults = list(_run_files(run))
+    stored = _stored_states(run)
+    for branch in (None, *run.branches()):
+        before: Masks | None = None
+        for round_ in run.rounds(branch):
+            if round_.finished:
+                masks, found = _verify_round(round_, stored)
+                faults += found
+                if branch is None and masks is not None:
+                    faults += _nested(round_, before, masks)
+                    before = masks
+    return faults
+
+
+def _run_files(run: Run) -> Iterator[Fault]:
+    try:
+        info = run.info
+        run.config  # noqa: B018 - read to be parsed
+    except LthError as error:
+        yield _fault(run.path, error)
+        return
+    files = info.get("files", {})
+    if info.get("state") != "finished":  # results and their checksum are written one after the other
+        files = {name: sha for name, sha in files.items() if name == "config.yaml"}
+    yield from _checksums(run.path, files, run.path / "run.json")
+
+
+def _stored_states(run: Run) -> _Stored:
+    """Where the run keeps the states of which trajectories; damage is found when they are verified."""
+    stored: _Stored = {}
+    for round_ in run.rounds():
+        for path in round_.checkpoints().values():
+            try:
+                header = read_header(path)
+            except LthError:
+                continue
+            stored.setdefault((header.trajectory, header.step), path)
+    return stored
+
+
+def _verify_round(round_: Round, stored: _Stored) -> tuple[Masks | None, list[Fault]]:
+    try:
+        summary = round_.summary
+    except LthError as error:
+        return None, [_fault(round_.summary_path, error)]
+    faults = list(_checksums(round_.folder, summary.get("files"), round_.summary_path))
+    masks: Masks | None = None
+    try:
+        masks = round_.masks()
+        faults += _densities(round_, masks, summary)
+    except LthError as error:
+        faults.append(_fault(round_.mask_path, error))
+    start = summary.get("start")
+    for step, path in round_.checkpoints().items():
+        try:
+            state = round_.checkpoint(step)
+        except LthError as error:
+            faults.append(_fault(path, error))
+            continue
+        faults += _masked(path, state, masks or {})
+        if isinstance(start, dict) and start.get("step") == step and masks is not None:
+            faults += _started(path, state, masks, stored.get((str(start.get("trajectory")), step)))
+    return masks, faults
+
+
+def _checksums(folder: Path, files: Any, record: Path) -> Iterator[Fault]:
+    if not isinstance(files, dict):
+        yield Fault(record, "it records no checksums")
+        return
+    for name, expected in files.items():
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or ".." in relative.parts:
+            yield Fault(record, f"it names {name!r}, outside its folder")
+            continue
+        path = folder / relative
+        if not path.is_file():
+            yield Fault(path, "missing")
+            continue
+        try:
+            if sha256_file(path) != expected:
+                yield Fault(path, "its checksum is not the recorded one")
+        except LthError as error:
+            yield _fault(path, error)
+
+
+def _densities(round_: Round, masks: Masks, summary: dict[str, Any]) -> Iterator[Fault]:
+    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    total = sum(mask.numel() for mask in masks.values())
+    expected = {name: kept[name] / mask.numel() for name, mask in masks.items() if mask.numel()}
+    if total and not _same(summary.get("density"), sum(kept.values()) / total):
+        message = f"density {summary.get('density')} is recorded, the mask has {sum(kept.values()) / total}"
+        yield Fault(round_.summary_path, message)
+    recorded = summary.get("densities")
+    recorded = recorded if isinstance(recorded, dict) else {}
+    for name in sorted(expected.keys() | recorded.keys()):
+        if not _same(recorded.get(name), expected.get(name)):
+            message = f"density {recorded.get(name)} of {name} is recorded, the mask has {expected.get(name)}"
+            yield Fault(round_.summary_path, message)
+
+
+def _same(recorded: object, actual: float | None) -> bool:
+    """Equal but for the rounding of a division done elsewhere."""
+    if actual is None or not isinstance(recorded, (int, float)):
+        return False
+    return math.isclose(recorded, actual, rel_tol=1e-12)
+
+
+def _nested(round_: Round, before: Masks | None, masks: Masks) -> Iterator[Fault]:
+    if before is None:
+        return
+    if before.keys() != masks.keys():
+        yield Fault(round_.mask_path, "it masks other tensors than the round before")
+    for name in sorted(before.keys() & masks.keys()):
+        old, new = before[name], masks[name]
+        if old.shape != new.shape:
+            yield Fault(round_.mask_path, f"{name} has another shape than in the round before")
+        elif bool((new & ~old).any()):
+            back = int((new & ~old).sum())
+            yield Fault(round_.mask_path, f"{back} weights of {name} are kept that the round before pruned")
+
+
+def _masked(path: Path, state: State, masks: Masks) -> Iterator[Fault]:
+    for name, mask in masks.items():
+        weight = state.weights.get(name)
+        if weight is None:
+            yield Fault(path, f"it has no weights {name}, which the mask prunes")
+        elif weight.shape != mask.shape:
+            yield Fault(path, f"{name} is {list(weight.shape)}, its mask {list(mask.shape)}")
+        elif bool((weight[~mask] != 0).any()):
+            yield Fault(path, f"{int((weight[~mask] != 0).sum())} pruned weights of {name} are not zero")
+
+
+def _started(path: Path, state: State, masks: Masks, source: Path | None) -> Iterator[Fault]:
+    if source is None:
+        return
+    try:
+        origin = load_state(source)
+    except LthError:  # a fault of that file, found where its own round is verified
+        return
+    for name, weight in origin.weights.items():
+        expected = weight
+        if name in masks and masks[name].shape == weight.shape:
+            expected = torch.where(masks[name], weight, torch.zeros_like(weight))
+        if name not in state.weights or not torch.equal(state.weights[name], expected):
+            yield Fault(path, f"{name} is not mask x the state it was started from ({source})")
+    for name, buffer in origin.buffers.items():
+        if name not in state.buffers or not torch.equal(state.buffers[name], buffer):
+            yield Fault(path, f"buffer {name} is not that of the state it was started from ({source})")
+
+
+def _fault(path: Path, error: LthError) -> Fault:
+    """An error in reading, under the file it names."""
+    if isinstance(error, Damaged):
+        return Fault(error.path, error.reason)
+    return Fault(path, str(error))

@@ -1,0 +1,205 @@
+"""The training loop: one step function, called until told to pause. Everything else happens around it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+
+from lth_cli.config.errors import LthError
+from lth_cli.config.seeds import derive_seed
+from lth_cli.models.build import build, has_randomness
+from lth_cli.pruning import mask as mask_room
+from lth_cli.store.states import State
+from lth_cli.training import optimizers
+from lth_cli.training.evaluate import Metrics, evaluate, predict
+from lth_cli.training.trajectory import Trajectory
+
+_LOSSES_HELD = 128
+_TICK_SECONDS = 0.2
+
+
+class Diverged(LthError):  # noqa: N818 - the field's word
+    """The loss or a weight became NaN or infinite."""
+
+    def __init__(self, step: int, what: str) -> None:
+        self.step = step
+        super().__init__(f"training diverged: {what} is not finite at step {step}; a lower optimizer.lr may help")
+
+    def after(self, metrics: list[dict[str, Any]]) -> Diverged:
+        """This error, with the last metrics that were finite (lines of metrics.jsonl) in its message."""
+        if metrics:
+            last = max(metrics, key=lambda line: int(line["step"]))
+            found = f"{last['split']} loss {last['loss']:.4g}, accuracy {last['accuracy']:.4g} at step {last['step']}"
+            self.args = (f"{self.args[0]}; last finite metrics: {found}",)
+        return self
+
+
+class Trainer:
+    """A trajectory's live state on the device.
+
+    Args:
+        trajectory: what to train.
+        state: where to go on from; its tensors are copied.
+    """
+
+    def __init__(self, trajectory: Trajectory, state: State) -> None:
+        self.trajectory = trajectory
+        config, data = trajectory.config, trajectory.data
+        self.execution = trajectory.execution
+        self.model = self.execution.place(build(config.model, data.input_shape, data.classes, init_seed=0))
+        _restore(self.model, state)
+        self.optimizer = optimizers.build(config.optimizer, self.model)
+        optimizers.import_state(self.optimizer, self.model, state.optimizer)
+        self.step = state.step
+        parameters = dict(self.model.named_parameters())
+        self._masked = [parameters[name] for name in trajectory.masks]
+        self._masks = [
+            trajectory.masks[name].to(self.execution.device, parameters[name].dtype) for name in trajectory.masks
+        ]
+        self._random = has_randomness(self.model)
+        self._batches = trajectory.batches.starting_at(state.step)
+        self._losses = torch.zeros(_LOSSES_HELD, device=self.execution.device)
+        self._unchecked = 0
+
+    def state(self) -> State:
+        """A copy on the CPU of everything the next step depends on.
+
+        Raises:
+            Diverged: when a loss or a weight is not finite, so that no such state is ever stored.
+        """
+        self._check_losses()
+        weights = {name: _copy(parameter) for name, parameter in self.model.named_parameters()}
+        for name, weight in weights.items():
+            if not torch.isfinite(weight).all():
+                raise Diverged(self.step, f"weight {name!r}")
+        # A fused update can turn a pruned +0.0 into -0.0; stored zeros have one spelling.
+        weights = mask_room.apply(weights, self.trajectory.masks)
+        buffers = {name: _copy(buffer) for name, buffer in self.model.named_buffers()}
+        return State(self.step, weights, buffers, optimizers.export_state(self.optimizer, self.model))
+
+    def run(self, to: int, pause: Callable[[], bool], tick: Callable[[int, float], None]) -> None:
+        """Train until step `to`, or until `pause()`, asked after every step, is true.
+
+        Args:
+            to: step to stop at.
+            pause: must be cheap.
+            tick: called a few times a second with the step and the last loss.
+
+        Raises:
+            Diverged: naming the first step whose loss was not finite.
+        """
+        self.model.train()
+        next_tick = time.monotonic() + _TICK_SECONDS
+        while self.step < to:
+            inputs, labels = next(self._batches)
+            self._losses[self._unchecked] = self._update(inputs, labels)
+            self._unchecked += 1
+            self.step += 1
+            if self._unchecked == _LOSSES_HELD:
+                self._check_losses()
+            if time.monotonic() >= next_tick:
+                self._check_losses()
+                tick(self.step, self.last_loss)
+                next_tick = time.monotonic() + _TICK_SECONDS
+            if pause():
+                return
+
+    def evaluate(self, split: str) -> Metrics:
+        """Loss and accuracy of the present weights.
+
+        Raises:
+            Diverged: when they are not finite.
+        """
+        self._check_losses()
+        metrics = evaluate(self.model, self.trajectory.data, split, self.execution)
+        if not math.isfinite(metrics.loss):
+            raise Diverged(self.step, f"the {split} loss")
+        return metrics
+
+    @property
+    def last_loss(self) -> float:
+        """Loss of the last checked step."""
+        return self._losses[-1].item()
+
+    def _update(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """One optimizer step; nothing here waits for the device."""
+        training = self.trajectory.config.training
+        if self._random:
+            seed = self.trajectory.config.resolved_seeds["augment"]
+            torch.manual_seed(derive_seed(seed, "dropout", self.step))
+        rate = self.trajectory.learning_rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = predict(self.model, inputs, self.execution)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._masked:
+            # Before clipping and the update, so that a pruned weight enters no norm, momentum or statistic.
+            torch._foreach_mul_([_gradient(weight) for weight in self._masked], self._masks)
+        if training.gradient_clip is not None:
+            clip_grad_norm_(self.model.parameters(), training.gradient_clip)
+        self.optimizer.step()
+        if self._masked:
+            # An optimizer may move a weight without a gradient; a pruned one stays zero all the same.
+            with torch.no_grad():
+                torch._foreach_mul_(self._masked, self._masks)
+        return loss.detach()
+
+    def _check_losses(self) -> None:
+        """Read the losses since the last check, in one transfer."""
+        if not self._unchecked:
+            return
+        losses = self._losses[: self._unchecked].tolist()
+        first = self.step - self._unchecked
+        for offset, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise Diverged(first + offset, "the loss")
+        self._losses[-1] = losses[-1]
+        self._unchecked = 0
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
+
+
+def _restore(model: nn.Module, state: State) -> None:
+    """Copy stored weights and buffers into a model.
+
+    Raises:
+        LthError: when the state is of another architecture.
+    """
+    for kind, live, stored in (
+        ("weights", dict(model.named_parameters()), state.weights),
+        ("buffers", dict(model.named_buffers()), state.buffers),
+    ):
+        here, there = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (live, stored))
+        if here != there:
+            differing = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+            raise LthError(f"the stored state is of another architecture; {kind} differ: {', '.join(differing[:5])}")
+        with torch.no_grad():
+            for name, tensor in live.items():
+                tensor.copy_(stored[name])
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A contiguous copy on the CPU: the layout on the device is not part of a state."""
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def initial_state(trajectory: Trajectory, seed: int) -> State:
+    """Freshly drawn weights, masked, before the first step."""
+    config, data = trajectory.config, trajectory.data
+    model = build(config.model, data.input_shape, data.classes, init_seed=seed)
+    weights = {name: _copy(parameter) for name, parameter in model.named_parameters()}
+    buffers = {name: _copy(buffer) for name, buffer in model.named_buffers()}
+    return State(trajectory.first_step, mask_room.apply(weights, trajectory.masks), buffers, {})

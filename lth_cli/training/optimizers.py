@@ -1,0 +1,70 @@
+"""Any `torch.optim` class, its state keyed by parameter names."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError
+from lth_cli.config.targets import check_arguments, locate
+
+
+def build(config: schema.Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    """The configured optimizer over all parameters of a model.
+
+    The fused implementation is used where the class has one: on small nets it halves the cost of a step.
+
+    Raises:
+        ConfigError: when the class is not an optimizer that steps on gradients alone, or refuses its settings.
+    """
+    target = locate(config.target, "optimizer._target_")
+    if not (inspect.isclass(target) and issubclass(target, torch.optim.Optimizer)):
+        raise ConfigError(("optimizer._target_", f"{config.target!r} is not a torch.optim.Optimizer"))
+    if issubclass(target, torch.optim.LBFGS):
+        raise ConfigError(("optimizer._target_", "LBFGS evaluates the loss several times a step; use a first-order one"))
+    given = {"lr": config.lr, **config.arguments}
+    arguments = check_arguments(target, _tuples(given), "optimizer", supplied=("params",))
+    accepted = inspect.signature(target).parameters
+    if "fused" in accepted and not {"fused", "foreach", "differentiable", "capturable"} & arguments.keys():
+        arguments["fused"] = next(model.parameters()).device.type in ("cpu", "cuda", "mps")
+    try:
+        return target(model.parameters(), **arguments)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(("optimizer", str(error).splitlines()[0])) from error
+
+
+def _tuples(arguments: dict[str, Any]) -> dict[str, Any]:
+    """YAML has lists where torch.optim wants tuples (betas, etas)."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
+
+
+def export_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Copies on the CPU of the optimizer's tensors, by parameter name and state key.
+
+    Raises:
+        ConfigError: when the optimizer keeps something that is not a tensor, which no checkpoint could hold.
+    """
+    exported: dict[str, dict[str, Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        entries = {k: v for k, v in optimizer.state.get(parameter, {}).items() if v is not None}
+        for key, value in entries.items():
+            if not isinstance(value, Tensor):
+                kind = type(optimizer).__name__
+                raise ConfigError(("optimizer._target_", f"{kind} keeps {key!r} as {type(value).__name__}, not a tensor"))
+        if entries:
+            exported[name] = {key: value.detach().cpu().clone() for key, value in entries.items()}
+    return exported
+
+
+def import_state(optimizer: torch.optim.Optimizer, model: nn.Module, state: dict[str, dict[str, Tensor]]) -> None:
+    """Put exported tensors back; an empty state is a fresh optimizer."""
+    names = [name for name, _ in model.named_parameters()]
+    plain = optimizer.state_dict()
+    plain["state"] = {
+        names.index(name): {k: v.clone() for k, v in entries.items()} for name, entries in state.items()
+    }
+    optimizer.load_state_dict(plain)

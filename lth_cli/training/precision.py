@@ -1,0 +1,99 @@
+"""Where and in what arithmetic training runs: device, threads, number formats."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The execution mode of a run; all of it can change rounding.
+
+    Attributes:
+        device: resolved device.
+        threads: compute threads on the CPU.
+        dtype: fp32, tf32 or bf16 (autocast; weights stay fp32).
+        channels_last: memory layout of four-dimensional inputs and convolution weights.
+    """
+
+    device: torch.device
+    threads: int
+    dtype: str
+    channels_last: bool
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What enters a trajectory's identity; threads only where they compute."""
+        cpu = self.device.type == "cpu"
+        return {
+            "device": self.device.type,
+            "threads": self.threads if cpu else None,
+            "dtype": self.dtype,
+            "channels_last": self.channels_last,
+        }
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which forward passes run."""
+        if self.dtype == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a model to the device, in the configured layout."""
+        model = model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload,no-any-return]
+
+    def arrange(self, inputs: Tensor) -> Tensor:
+        """Put a batch of images into the configured layout."""
+        if self.channels_last and inputs.ndim == 4:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
+
+
+def resolve(config: schema.Config) -> Execution:
+    """Settle `auto`, check that the device is there, and set the process up for repeatable arithmetic.
+
+    Raises:
+        ConfigError: naming `device`, `threads` or `precision.dtype` when this machine cannot do what is asked.
+    """
+    device = _device(config.device)
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = available if config.threads == "auto" else config.threads
+    dtype = config.precision.dtype
+    if dtype == "tf32" and device.type != "cuda":
+        raise ConfigError(("precision.dtype", f"tf32 needs a CUDA device, not {device.type}; accepted here: fp32, bf16"))
+    if dtype == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(("precision.dtype", "this GPU has no bf16; accepted here: fp32, tf32"))
+    torch.set_num_threads(threads)
+    # Momentum of dead units decays into denormal numbers, which CPUs multiply many times slower than zeros.
+    torch.set_flush_denormal(True)
+    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return Execution(device, threads, dtype, config.precision.channels_last)
+
+
+def _device(asked: str) -> torch.device:
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if asked == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    device = torch.device(asked)
+    here = ["cpu", *(["mps"] if mps else []), *(f"cuda:{i}" for i in range(torch.cuda.device_count() if cuda else 0))]
+    missing = (device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count())) or (
+        device.type == "mps" and not mps
+    )
+    if missing:
+        raise ConfigError(("device", f"there is no {asked} on this machine; accepted here: auto, {', '.join(here)}"))
+    return device

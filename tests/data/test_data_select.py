@@ -1,0 +1,103 @@
+"""Splits, subsets and label noise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from data_helpers import FAKE, dataset
+
+from lth_cli.config.errors import ConfigError
+from lth_cli.config.seeds import derive_seed
+from lth_cli.data.select import Selection, select
+
+LABELS = torch.arange(1000) % 5
+TEST = torch.arange(100) % 5
+
+
+def chosen(split_seed: int = 0, **keys: object) -> tuple[dict[str, Selection], int]:
+    return select(LABELS, TEST, 5, dataset(FAKE, **keys), split_seed)
+
+
+def test_derived_seeds_are_fixed_63_bit_and_differ_by_every_argument() -> None:
+    assert derive_seed(0, "order", 1) == 1860338126330257371  # a change would change every run
+    seeds = [derive_seed(*a) for a in ((0, "a"), (1, "a"), (0, "b"), (0, "a", 0), (0, "a", 1), (0, "a", 0, 1))]
+    assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_everything_is_kept_by_default() -> None:
+    splits, classes = chosen()
+    assert classes == 5 and set(splits) == {"train", "test"}
+    assert torch.equal(splits["train"].index, torch.arange(1000)) and torch.equal(splits["train"].labels, LABELS)
+
+
+@pytest.mark.parametrize(("validation", "count"), [(100, 100), (0.25, 250)])
+def test_validation_is_disjoint_from_training(validation: float, count: int) -> None:
+    splits, _ = chosen(validation=validation)
+    train, val = splits["train"].index, splits["val"].index
+    assert len(val) == count and sorted(torch.cat([train, val]).tolist()) == list(range(1000))
+    assert torch.equal(splits["val"].labels, LABELS[val])
+    assert not torch.equal(val, chosen(split_seed=1, validation=validation)[0]["val"].index)
+
+
+def test_a_fraction_leaves_the_validation_split_alone_and_is_nested() -> None:
+    full = chosen(validation=100)[0]
+    half, tenth = (chosen(validation=100, subset={"fraction": f})[0] for f in (0.5, 0.1))
+    assert torch.equal(half["val"].index, full["val"].index)
+    assert len(half["train"].index) == 450 and len(tenth["train"].index) == 90
+    assert set(tenth["train"].index.tolist()) < set(half["train"].index.tolist())
+    assert len(chosen(subset={"fraction": 1e-9})[0]["train"].index) == 1
+
+
+def test_classes_are_relabelled_in_the_order_named() -> None:
+    splits, classes = chosen(subset={"classes": [4, 1]})
+    assert classes == 2
+    for name, labels in (("train", LABELS), ("test", TEST)):
+        original = labels[splits[name].index]
+        assert torch.equal(splits[name].labels, (original == 1).long()) and set(original.tolist()) == {1, 4}
+
+
+def test_label_noise_hits_exactly_its_share_of_training_labels_only() -> None:
+    splits, _ = chosen(label_noise=0.5, validation=100)
+    clean, _ = chosen(validation=100)
+    assert torch.equal(splits["train"].index, clean["train"].index)
+    changed = int((splits["train"].labels != clean["train"].labels).sum())
+    assert changed <= 450 and abs(changed - 450 * 0.8) < 40  # a fifth of the drawn labels are right by chance
+    for name in ("val", "test"):
+        assert torch.equal(splits[name].labels, clean[name].labels)
+    everything, _ = chosen(label_noise=1.0)
+    counts = torch.bincount(everything["train"].labels, minlength=5)
+    assert counts.min() > 150 and everything["train"].labels.max() == 4
+
+
+def test_label_noise_redraws_round_of_share_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = []
+
+    def count(high: int, size: tuple[int, ...], **_: object) -> torch.Tensor:
+        draws.append(size)
+        return torch.full(size, 99)
+
+    monkeypatch.setattr(torch, "randint", count)
+    splits, _ = chosen(label_noise=0.3337)
+    assert int((splits["train"].labels == 99).sum()) == 334 and draws == [(334,)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "words"),
+    [
+        ({"validation": 1000}, "dataset.validation", "nothing to train on"),
+        ({"validation": 0.99999}, "dataset.validation", "nothing to train on"),
+        ({"validation": 0.00001}, "dataset.validation", "less than one"),
+        ({"subset": {"classes": [1, 7]}}, "dataset.subset.classes.1", "classes are 0 to 4"),
+        ({"subset": {"classes": [1, 1]}}, "dataset.subset.classes.1", "twice"),
+        ({"subset": {"classes": []}}, "dataset.subset.classes", "null keeps all"),
+    ],
+)
+def test_mistakes_are_named(keys: dict[str, object], path: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        chosen(**keys)
+    assert caught.value.problems[0][0] == path and words in caught.value.problems[0][1]
+
+
+def test_a_class_without_examples_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="no test examples"):
+        select(LABELS, TEST * 0, 5, dataset(FAKE, subset={"classes": [3]}), 0)

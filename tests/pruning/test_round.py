@@ -1,0 +1,204 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lth_cli.config.errors import ConfigError, LthError
+from lth_cli.config.schema import Pruning
+from lth_cli.pruning.mask import count, is_nested, layer_counts, ones
+from lth_cli.pruning.round import finished, next_masks
+
+
+def weights_of(**sizes: int) -> dict[str, torch.Tensor]:
+    source = torch.Generator().manual_seed(0)
+    return {f"{name}.weight": torch.randn(size, generator=source) for name, size in sizes.items()}
+
+
+def run(config, weights, seed=0):
+    """All rounds on fixed weights; the layer counts of each, the dense one first."""
+    masks, found, number = ones(weights), [ones(weights)], 0
+    while not finished(config, masks, number):
+        number += 1
+        smaller = next_masks(config, weights, masks, round_number=number, output="out", seed=seed)
+        assert is_nested(smaller, masks)
+        masks = smaller
+        found.append(masks)
+    return found
+
+
+def spy(weights, masks, *, seed):
+    """A score that shows what it was given through the error it causes."""
+    raise LthError(f"{[tensor.tolist() for tensor in weights.values()]} {list(masks)}")
+
+
+def clobber(weights, masks, *, seed):
+    """A careless score that writes into its inputs."""
+    return {name: weight.zero_() for name, weight in weights.items()}
+
+
+def not_a_number(weights, masks, *, seed):
+    return {name: weight / 0 for name, weight in weights.items()}
+
+
+def test_geometric_global_by_hand():
+    weights = {"a.weight": torch.tensor([0.3, -5.0, 0.1]), "b.weight": torch.tensor([-0.2, 4.0])}
+    config = Pruning(rounds=2, fraction=0.4)
+    first = next_masks(config, weights, ones(weights), round_number=1, output="b", seed=0)
+    assert {name: mask.tolist() for name, mask in first.items()} == {
+        "a.weight": [True, True, False],
+        "b.weight": [False, True],
+    }
+    second = next_masks(config, weights, first, round_number=2, output="b", seed=0)  # ceil(0.4 x 3) = 2
+    assert {name: mask.tolist() for name, mask in second.items()} == {
+        "a.weight": [False, True, False],
+        "b.weight": [False, False],
+    }
+
+
+@pytest.mark.parametrize(
+    ("size", "fraction", "left"), [(5, 0.2, 4), (10, 0.1, 9), (35, 0.6, 14), (100, 0.29, 71)]
+)
+def test_ceiling_is_that_of_the_decimal_written(size, fraction, left):
+    weights = weights_of(a=size)
+    config = Pruning(rounds=1, fraction=fraction)
+    assert count(next_masks(config, weights, ones(weights), round_number=1, output="out", seed=0)) == left
+
+
+def test_densities_of_the_lmc_paper():
+    densities = [
+        count(masks) / 100_000 for masks in run(Pruning(rounds=12), weights_of(a=60_000, out=40_000))
+    ]
+    table = [100, 80, 64, 51.2, 41, 32.8, 26.2, 21, 16.8, 13.4, 10.7, 8.6, 6.9]
+    assert [round(100 * density, 1) for density in densities] == table
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 400), st.integers(1, 999))
+def test_geometric_prunes_exactly_the_ceiling(size, thousandths):
+    weights = weights_of(a=size, b=3)
+    found = run(Pruning(rounds=4, fraction=thousandths / 1000), weights)
+    for before, after in pairwise(found):
+        assert count(before) - count(after) == -(-thousandths * count(before) // 1000)
+
+
+def test_layerwise_prunes_each_layer_by_its_own_fraction():
+    weights = weights_of(fc1=100, fc2=50, out=10)
+    config = Pruning(
+        rounds=2,
+        allocation="layerwise",
+        layer_fractions={"output": 0.1, "fc2.*": 0.5, "*": 0.25},
+    )
+    assert [layer_counts(masks) for masks in run(config, weights)] == [
+        {"fc1.weight": 100, "fc2.weight": 50, "out.weight": 10},
+        {"fc1.weight": 75, "fc2.weight": 25, "out.weight": 9},
+        {"fc1.weight": 56, "fc2.weight": 12, "out.weight": 8},
+    ]
+
+
+def test_linear_leaves_equal_steps_globally():
+    found = run(Pruning(rounds=4, schedule="linear"), weights_of(a=7, b=4))  # 8.25, 5.5 (to even), 2.75, 0
+    assert [count(masks) for masks in found] == [11, 8, 6, 3, 0]
+
+
+def test_linear_layerwise_is_the_mnist_1d_linspace():
+    found = run(Pruning(rounds=99, schedule="linear", allocation="layerwise"), weights_of(a=990, out=99))
+    assert [layer_counts(masks) for masks in found] == [
+        {"a.weight": 990 - 10 * number, "out.weight": 99 - number} for number in range(100)
+    ]
+
+
+def test_linear_never_prunes_more_than_exist():
+    weights = weights_of(a=10)
+    masks = {"a.weight": torch.arange(10) < 2}
+    config = Pruning(rounds=2, schedule="linear")
+    assert count(next_masks(config, weights, masks, round_number=1, output="out", seed=0)) == 2
+
+
+@pytest.mark.parametrize("allocation", ["global", "layerwise"])
+@pytest.mark.parametrize("schedule", ["geometric", "linear"])
+def test_last_round_stops_exactly_at_the_target_density(allocation, schedule):
+    config = Pruning(rounds=50, density=0.31, allocation=allocation, schedule=schedule)
+    found = run(config, weights_of(a=57, b=31, out=13))
+    assert count(found[-1]) == 32  # ceil(0.31 x 101)
+    assert count(found[-2]) > 32
+    assert len(found) < 51
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(1, 99), st.integers(1, 99))
+def test_layerwise_rounds_reach_any_density_exactly(sizes, fraction, density):
+    weights = weights_of(**{f"l{i}": size for i, size in enumerate(sizes)})
+    config = Pruning(rounds=500, fraction=fraction / 100, density=density / 100, allocation="layerwise")
+    assert count(run(config, weights)[-1]) == -(-density * sum(sizes) // 100)
+
+
+def test_layers_share_what_the_density_allows_in_proportion():
+    weights = weights_of(a=40, b=20)  # would lose 20 and 10; 9 may go
+    config = Pruning(rounds=1, fraction=0.5, density=0.85, allocation="layerwise")
+    masks = next_masks(config, weights, ones(weights), round_number=1, output="out", seed=0)
+    assert layer_counts(masks) == {"a.weight": 34, "b.weight": 17}
+
+
+def test_finished():
+    masks = {"a": torch.arange(10) < 5}
+    assert not finished(Pruning(rounds=3), masks, 2)
+    assert finished(Pruning(rounds=3), masks, 3)
+    assert finished(Pruning(rounds=0), masks, 0)
+    assert finished(Pruning(rounds=3, density=0.5), masks, 1)
+    assert finished(Pruning(rounds=3, density=0.41), masks, 1)  # ceil(4.1) = 5
+    assert not finished(Pruning(rounds=3, density=0.4), masks, 1)
+    assert finished(Pruning(rounds=3), {"a": torch.zeros(2, dtype=torch.bool)}, 1)
+
+
+def test_random_score_is_fresh_each_round_and_follows_the_seed():
+    weights = weights_of(a=200)
+    config = Pruning(rounds=2, score="random", fraction=0.5)
+
+    def once(round_number, seed):
+        return next_masks(config, weights, ones(weights), round_number=round_number, output="out", seed=seed)
+
+    assert torch.equal(once(1, 0)["a.weight"], once(1, 0)["a.weight"])
+    assert not torch.equal(once(1, 0)["a.weight"], once(2, 0)["a.weight"])
+    assert not torch.equal(once(1, 0)["a.weight"], once(1, 1)["a.weight"])
+
+
+def test_score_sees_pruned_weights_as_zero_and_only_prunable_tensors():
+    weights = {"a.weight": torch.tensor([7.0, 2.0]), "a.bias": torch.tensor([1.0])}
+    masks = {"a.weight": torch.tensor([False, True])}
+    with pytest.raises(LthError, match=r"\[\[0\.0, 2\.0\]\] \['a\.weight'\]"):
+        next_masks(
+            Pruning(rounds=1, score=f"{__name__}.spy"), weights, masks, round_number=1, output="a", seed=0
+        )
+
+
+def test_score_cannot_change_the_weights():
+    weights = {"a.weight": torch.nn.Parameter(torch.tensor([7.0, 2.0]))}
+    config = Pruning(rounds=1, score=f"{__name__}.clobber")
+    next_masks(config, weights, ones(weights), round_number=1, output="a", seed=0)
+    assert weights["a.weight"].tolist() == [7.0, 2.0]
+
+
+def test_bad_scores_and_rounds_are_refused():
+    weights = {"a.weight": torch.zeros(4)}
+    masks = ones(weights)
+    with pytest.raises(LthError, match="NaN at 4 remaining"):
+        config = Pruning(rounds=1, score=f"{__name__}.not_a_number")
+        next_masks(config, weights, masks, round_number=1, output="a", seed=0)
+    with pytest.raises(ConfigError, match=r"pruning\.score"):
+        next_masks(Pruning(rounds=1, score="snip"), weights, masks, round_number=1, output="a", seed=0)
+    for number in (0, 2):
+        with pytest.raises(ValueError, match=rf"round {number} is not one of 1 \.\.\. 1"):
+            next_masks(Pruning(rounds=1), weights, masks, round_number=number, output="a", seed=0)
+
+
+def test_diverged_weights_are_an_error_only_where_they_remain():
+    weights = {"a.weight": torch.tensor([math.nan, 1.0, 2.0])}
+    config = Pruning(rounds=1, fraction=0.5)
+    masks = {"a.weight": torch.tensor([False, True, True])}
+    pruned = next_masks(config, weights, masks, round_number=1, output="a", seed=0)
+    assert pruned["a.weight"].tolist() == [False, False, True]
+    with pytest.raises(LthError, match="NaN at 1 remaining"):
+        next_masks(config, weights, ones(weights), round_number=1, output="a", seed=0)
