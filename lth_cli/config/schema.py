@@ -209,7 +209,10 @@ class Pruning(Section):
     )
     rounds: Annotated[int, Field(ge=0, le=MOST_ROUNDS)] = Field(description="Pruning rounds after the dense one.")
     fraction: OpenFraction = Field(0.2, description="Share of the remaining weights pruned a round (geometric).")
-    layer_fractions: dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(
+    # Null stands for none: a config group can only be emptied that way, since Hydra merges mappings.
+    layer_fractions: Annotated[
+        dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]], BeforeValidator(lambda given: {} if given is None else given)
+    ] = Field(
         default_factory=dict, description="Own fractions by tensor-name pattern (layerwise only); `output` is the last."
     )
     density: OpenFraction | None = Field(None, description="Stop once no more than this share of weights is left.")

@@ -176,6 +176,8 @@ class Lock:
             partial = self._partial(mine)
             try:
                 partial.replace(path)
+            except FileNotFoundError:  # swept
+                return False
             finally:
                 partial.unlink(missing_ok=True)
             return True
@@ -192,6 +194,8 @@ class Lock:
         except FileExistsError:
             # a network file system may have made the link and lost the answer
             return self._token(path) == mine.token
+        except FileNotFoundError:  # a new holder swept our partial file, or the folder went: try again
+            return False
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
@@ -250,7 +254,10 @@ class Lock:
         return time.monotonic() - since >= self._stale_after
 
     def _sweep(self, mine: Holder) -> None:
-        """Remove claims on tokens the lock no longer has (their owners give up), and files of the dead."""
+        """Remove claims on tokens the lock no longer has, and partial files of nobody known to live.
+
+        An owner of such a claim will give up; one who still lived and lost a partial file tries again.
+        """
         for claim in self.path.parent.glob(f"{self.path.name}.claim-*"):
             if claim != self._claim_on(mine):
                 with contextlib.suppress(OSError):
@@ -258,7 +265,7 @@ class Lock:
         for partial in self.path.parent.glob(f"{self.path.name}.new-*"):
             with contextlib.suppress(OSError):
                 maker = Holder.read(partial)
-                if maker is not None and maker.life is Life.DEAD:
+                if maker is not None and maker.life is not Life.ALIVE:
                     partial.unlink()
 
     def _beat(self, mine: Holder, stop: threading.Event) -> None:

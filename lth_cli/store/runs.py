@@ -217,7 +217,7 @@ def check_name(name: str) -> str:
     """The name itself, if a run can have it. Raises RequestError."""
     if _NAME.fullmatch(name) is None:
         raise RequestError(
-            f"{name!r} cannot name a run: up to 120 letters, digits and . _ , + -, the first a letter or digit"
+            f"{name!r} cannot name a run: up to 120 letters, digits and . _ , + -, not starting with a sign"
         )
     return name
 

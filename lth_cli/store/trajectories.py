@@ -124,10 +124,10 @@ class TrajectoryStore:
         if not path.exists():
             return None
         try:
-            header = read_header(path)
+            state, header = load_state(path), read_header(path)  # the header counts once all is verified
             if header.trajectory != identity or step not in (None, header.step):
                 raise Damaged(path, f"it is step {header.step} of trajectory {header.trajectory[:12]}")
-            return load_state(path)
+            return state
         except Damaged as damage:
             self._set_aside(path, damage)
         except ReadFailed:
@@ -174,7 +174,7 @@ class TrajectoryStore:
         save_state(self._resume_path(identity), state, identity)
 
     def drop_resume_point(self, identity: str, up_to: int) -> None:
-        """Delete the resume point once training has passed it; one beyond `up_to` stays. Raises WriteFailed."""
+        """Delete the resume point unless it lies beyond `up_to`. Raises WriteFailed."""
         resume = self._load_resume_point(identity)
         if resume is not None and resume.step <= up_to:
             with writing(self._resume_path(identity)):
@@ -207,7 +207,7 @@ class TrajectoryStore:
             path.unlink(missing_ok=True)
 
     def adopt(self, identity: str, path: Path, description: dict[str, Any]) -> bool:
-        """Take a state file of a run into the store, linked or copied; False when its step is there.
+        """Take a state file of a run into the store (link or copy); False when its step is there.
 
         The content is verified when it is loaded, like that of any other stored state.
 

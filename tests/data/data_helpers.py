@@ -43,12 +43,20 @@ def prepared(config: schema.Dataset, place: Place, split_seed: int = 0) -> Data:
 
 
 def first(data: Data, count: int, step: int = 0, **keys: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    settings = {"batch_size": 8, "order_seed": 3, "augment_seed": 4, "shuffle": True, "drop_last": False} | keys
+    settings = {
+        "batch_size": 8,
+        "order_seed": 3,
+        "augment_seed": 4,
+        "shuffle": True,
+        "drop_last": False,
+    } | keys
     batches = data.batches(**settings).starting_at(step)
     return [next(batches) for _ in range(count)]
 
 
-def same(left: list[tuple[torch.Tensor, torch.Tensor]], right: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
+def same(
+    left: list[tuple[torch.Tensor, torch.Tensor]], right: list[tuple[torch.Tensor, torch.Tensor]]
+) -> bool:
     return len(left) == len(right) and all(
         torch.equal(a, b) for pair in zip(left, right, strict=True) for a, b in zip(*pair, strict=True)
     )

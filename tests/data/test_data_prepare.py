@@ -19,7 +19,10 @@ def bad(place: Place, *, what: str) -> Any:
     arrays = fake(place)
     changes: dict[str, dict[str, Any]] = {
         "dtype": {"train_inputs": arrays.train_inputs.double()},
-        "dimensions": {"train_inputs": arrays.train_inputs.flatten(1), "test_inputs": arrays.test_inputs.flatten(1)},
+        "dimensions": {
+            "train_inputs": arrays.train_inputs.flatten(1),
+            "test_inputs": arrays.test_inputs.flatten(1),
+        },
         "shapes": {"test_inputs": arrays.test_inputs[..., :5]},
         "mixed": {"test_inputs": arrays.test_inputs.float()},
         "nan": {"train_inputs": arrays.train_inputs.float() / 0, "test_inputs": arrays.test_inputs.float()},

@@ -20,14 +20,18 @@ def chosen(split_seed: int = 0, **keys: object) -> tuple[dict[str, Selection], i
 
 def test_derived_seeds_are_fixed_63_bit_and_differ_by_every_argument() -> None:
     assert derive_seed(0, "order", 1) == 1860338126330257371  # a change would change every run
-    seeds = [derive_seed(*a) for a in ((0, "a"), (1, "a"), (0, "b"), (0, "a", 0), (0, "a", 1), (0, "a", 0, 1))]
+    seeds = [
+        derive_seed(*a) for a in ((0, "a"), (1, "a"), (0, "b"), (0, "a", 0), (0, "a", 1), (0, "a", 0, 1))
+    ]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_everything_is_kept_by_default() -> None:
     splits, classes = chosen()
     assert classes == 5 and set(splits) == {"train", "test"}
-    assert torch.equal(splits["train"].index, torch.arange(1000)) and torch.equal(splits["train"].labels, LABELS)
+    assert torch.equal(splits["train"].index, torch.arange(1000)) and torch.equal(
+        splits["train"].labels, LABELS
+    )
 
 
 @pytest.mark.parametrize(("validation", "count"), [(100, 100), (0.25, 250)])
@@ -99,5 +103,5 @@ def test_mistakes_are_named(keys: dict[str, object], path: str, words: str) -> N
 
 
 def test_a_class_without_examples_is_a_mistake() -> None:
-    with pytest.raises(ConfigError, match="no test examples"):
+    with pytest.raises(ConfigError, match=r"no test examples"):
         select(LABELS, TEST * 0, 5, dataset(FAKE, subset={"classes": [3]}), 0)

@@ -186,13 +186,14 @@ def test_a_forked_child_does_not_release(tmp_path):
 
 
 def test_dead_claimants_at_every_stage_are_taken_over(tmp_path):
-    """A holder died; one claimant died before replacing it; another died while claiming the first one's claim."""
+    """A holder died, then a claimant before replacing it, then another while claiming that claim."""
     path = tmp_path / "l"
     dead = plant(path, started="1")
     claimant = plant(tmp_path / f"l.claim-{dead.token}", started="2")
     plant(tmp_path / f"l.claim-{claimant.token}", started="3")
     plant(tmp_path / "l.claim-of-another-time", started="4")
     plant(tmp_path / "l.new-1", started="5")
+    (tmp_path / "l.new-2").write_text("")
     with Lock(path).acquire() as lock:
         assert lock.still_ours()
         assert [p.name for p in tmp_path.iterdir()] == ["l"]
@@ -284,3 +285,47 @@ def test_processes_racing_for_one_lock_lose_no_count(tmp_path, code, times):
     processes = [start(code, tmp_path, times) for _ in range(3)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
     assert int((tmp_path / "counter").read_text()) == 3 * times
+
+
+CHECK = """
+import os, sys
+from pathlib import Path
+from lth_cli.store.locks import Lock
+folder = Path(sys.argv[1])
+inside = folder / "inside"
+while True:
+    with Lock(folder / "l").acquire(wait=True) as lock:
+        before = int(inside.read_text() or 0) if inside.exists() else 0
+        state = Path(f"/proc/{before}/stat")
+        if before and state.exists() and state.read_text().rpartition(")")[2].split()[0] not in "ZX":
+            (folder / "broken").write_text(f"{before} and {os.getpid()} at once")
+        inside.write_text(str(os.getpid()))
+        assert lock.still_ours()
+        inside.unlink()
+        with (folder / "entries").open("a") as entries:
+            entries.write(".")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_kills_at_any_instant_neither_break_the_lock_nor_leave_it_stuck(tmp_path):
+    """Holders, waiters and claimants are killed at random instants; never are two inside at once."""
+    processes = [start(CHECK, tmp_path) for _ in range(3)]
+    try:
+        time.sleep(1.0)
+        for turn in range(12):
+            time.sleep(0.05 + 0.013 * turn)
+            processes[turn % 3].kill()
+            processes[turn % 3].wait()
+            processes[turn % 3] = start(CHECK, tmp_path)
+        entered = (tmp_path / "entries").stat().st_size
+        time.sleep(2.0)
+        assert all(process.poll() is None for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert not (tmp_path / "broken").exists()
+    assert (tmp_path / "entries").stat().st_size > entered
+    with Lock(tmp_path / "l").acquire():
+        assert {p.name for p in tmp_path.iterdir()} <= {"l", "entries", "inside"}

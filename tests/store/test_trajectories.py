@@ -194,3 +194,19 @@ def test_leftovers_of_killed_writers(store):
         "step_00000000.safetensors",
         "trajectory.json",
     ]
+
+
+def test_resume_point_is_used_where_it_is_nearer_and_dropped_once_passed(store, told):
+    filled(store, 0, 20)
+    store.save_resume_point(ID, state(12))
+    assert store.steps(ID) == [0, 20]
+    assert [store.nearest(ID, at_most).step for at_most in (11, 12, 19, 20)] == [0, 12, 12, 20]
+    store.drop_resume_point(ID, 11)
+    assert store.nearest(ID, 15).step == 12
+    store.save_resume_point(ID, state(25))
+    assert store.frontier(ID) == 25
+    store.drop_resume_point(ID, 25)
+    assert store.frontier(ID) == 20
+    (store.folder(ID) / "resume.safetensors").write_bytes(b"x")
+    assert store.nearest(ID, 30).step == 20
+    assert len(told) == 1
