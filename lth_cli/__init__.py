@@ -1,0 +1,1 @@
+"""A laboratory for lottery-ticket research on the command line."""

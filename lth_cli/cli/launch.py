@@ -75,14 +75,19 @@ def launch(
 def _run_point(kind: str, point: Point, name: str, stop: threading.Event, quiet: bool) -> Run:
     existing = find_existing(point.config, kind, name)
     if existing is not None and existing.info["state"] == "finished":
-        sys.stderr.write(f"lth: {name} is finished already; delete it or give another name= to run it again\n")
+        sys.stderr.write(
+            f"lth: {name} is finished already; delete it or give another name= to run it again\n"
+        )
         return existing
     config = point.config
     if existing is not None:
         # Another number of threads would give other bytes: what the run began with is used to its end.
         config = config.model_copy(update={key: existing.config[key] for key in ("device", "threads")})
     plan = make_plan(config)
-    with make_observer(plan, kind, name, quiet) as observer, open_session(plan, kind, name, observer, stop) as session:
+    with (
+        make_observer(plan, kind, name, quiet) as observer,
+        open_session(plan, kind, name, observer, stop) as session,
+    ):
         PROGRAMS[kind](session)
         show.draw_figures(session.run)
     return session.run
@@ -124,7 +129,9 @@ def _names(kind: str, points: Sequence[Point]) -> list[str]:
         names.append(name)
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise RequestError(f"several points would be the run {sorted(twice)[0]!r}: they differ in nothing that names them")
+        raise RequestError(
+            f"several points would be the run {sorted(twice)[0]!r}: they differ in nothing that names them"
+        )
     return names
 
 

@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands that only read."""
     app.command("ls", help="List runs.")(_list)
     app.command("show", help="Show one run: state, rounds, accuracies, where it lies.")(_show)
-    app.command("compare", help="Put runs side by side; those that differ by seed become mean and spread.")(_compare)
+    app.command("compare", help="Put runs side by side; those that differ by seed become mean and spread.")(
+        _compare
+    )
 
 
 def _list(runs_dir: RunsDir = Path("runs"), json: Json = False) -> None:
@@ -58,7 +60,9 @@ def _show(
 def _compare(
     runs: Annotated[list[str], typer.Argument(help="Names or paths of runs.")],
     runs_dir: RunsDir = Path("runs"),
-    figure: Annotated[Path | None, typer.Option("--figure", help="Also draw accuracy by density, as PNG and SVG.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="Also draw accuracy by density, as PNG and SVG.")
+    ] = None,
 ) -> None:
     from lth_cli.report.show import compare
     from lth_cli.store.runs import find_run

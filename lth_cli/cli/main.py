@@ -51,9 +51,9 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has gone; a second failure while flushing would print a traceback.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever failed becomes a message
         if debug:
             traceback.print_exc()
         sys.exit(_report(error, debug))

@@ -8,13 +8,24 @@ from typing import Annotated, Any
 import typer
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides.")]
-Multirun = Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of a=1,2 b=range(3).")]
-ShowConfig = Annotated[str | None, typer.Option("--cfg", "-c", metavar="job|hydra|all", help="Print the config, run nothing.")]
-Info = Annotated[str | None, typer.Option("--info", metavar="all|defaults|searchpath", help="Print how the config is made.")]
+Multirun = Annotated[
+    bool, typer.Option("--multirun", "-m", help="Run every combination of a=1,2 b=range(3).")
+]
+ShowConfig = Annotated[
+    str | None, typer.Option("--cfg", "-c", metavar="job|hydra|all", help="Print the config, run nothing.")
+]
+Info = Annotated[
+    str | None,
+    typer.Option("--info", metavar="all|defaults|searchpath", help="Print how the config is made."),
+]
 Resolve = Annotated[bool, typer.Option("--resolve", help="With --cfg: resolve interpolations.")]
 Package = Annotated[str | None, typer.Option("--package", "-p", help="With --cfg: print only this part.")]
-ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="Your own config folder; searched first.")]
-ConfigName = Annotated[str | None, typer.Option("--config-name", help="Primary config instead of the command's own.")]
+ConfigDir = Annotated[
+    Path | None, typer.Option("--config-dir", help="Your own config folder; searched first.")
+]
+ConfigName = Annotated[
+    str | None, typer.Option("--config-name", help="Primary config instead of the command's own.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -25,9 +36,11 @@ def register(app: typer.Typer) -> None:
         ("train", "Train one dense network."),
         ("prune", "Find a winning ticket: train, prune, rewind, repeat."),
     ):
-        app.command(kind, help=summary, epilog="Example: lth prune model=conv2 dataset=mnist rewind.to=500it -m seed=0,1,2")(
-            _command(kind)
-        )
+        app.command(
+            kind,
+            help=summary,
+            epilog="Example: lth prune model=conv2 dataset=mnist rewind.to=500it -m seed=0,1,2",
+        )(_command(kind))
 
 
 def _command(kind: str) -> Any:

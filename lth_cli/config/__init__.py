@@ -1,0 +1,1 @@
+"""The schema of a config, the step grammar, and the way from Hydra to both."""

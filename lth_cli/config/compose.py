@@ -107,11 +107,15 @@ def _explain(error: Exception) -> tuple[str, str]:
     key = getattr(error, "full_key", None) or ""
     if match := re.search(r"Could not override '([^']+)'", text):
         return match[1], f"unknown key{_close_keys(match[1])}; lth COMMAND --cfg job shows every key"
-    if match := re.search(r"Could not find '([^']+)'\s*(?:Available options in '([^']+)':((?:\s*\n\t.*)*))?", text):
+    if match := re.search(
+        r"Could not find '([^']+)'\s*(?:Available options in '([^']+)':((?:\s*\n\t.*)*))?", text
+    ):
         group, _, option = match[1].rpartition("/")
         options = ", ".join((match[3] or "").split())
         return group, f"there is no option {option!r}" + (f"; accepted: {options}" if options else "")
-    first = re.sub(r"\s+", " ", text.split("\n    full_key")[0].split("\nSee https")[0]).strip()
+    first = re.sub(
+        r"\s+", " ", text.split("\n    full_key", maxsplit=1)[0].split("\nSee https", maxsplit=1)[0]
+    ).strip()
     if "Missing mandatory value" in first:
         return str(key), "needs a value"
     return str(key), first
@@ -225,9 +229,9 @@ def show_with_hydra(command: str, arguments: Sequence[str], config_dir: Path | N
     sys.argv = ["lth", *arguments]
     try:
         with personal_configs(config_dir):
-            hydra.main(version_base="1.3", config_path=str(packaged_configs().resolve()), config_name=command)(
-                _nothing
-            )()
+            hydra.main(
+                version_base="1.3", config_path=str(packaged_configs().resolve()), config_name=command
+            )(_nothing)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
     finally:
@@ -236,5 +240,3 @@ def show_with_hydra(command: str, arguments: Sequence[str], config_dir: Path | N
 
 def _nothing(_: Any) -> None:
     """The task behind `--cfg` and `--info`, which print without running it."""
-
-

@@ -79,7 +79,12 @@ class Section(BaseModel):
     """A part of the config: unknown keys, NaN, infinity and numbers in strings are refused."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True, serialize_by_alias=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        serialize_by_alias=True,
     )
 
 
@@ -111,13 +116,17 @@ class DataPlace(Section):
 
     root: str | None = Field(None, description="Folder of the data sets (environment: LTH_DATA_ROOT).")
     download: bool = Field(False, description="Download a missing data set into data.root.")
-    workers: Annotated[int, Field(ge=0, le=256)] = Field(2, description="Loader processes of streamed data sets.")
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(
+        2, description="Loader processes of streamed data sets."
+    )
 
 
 class Subset(Section):
     """Part of the training examples, chosen by seeds.split."""
 
-    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="Share of the training examples kept.")
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0, description="Share of the training examples kept."
+    )
     classes: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, description="Classes kept (train, validation, test), relabelled 0, 1, ... in this order."
     )
@@ -133,9 +142,13 @@ class Normalize(Section):
 class Augment(Section):
     """Training-time augmentation, a function of (seeds.augment, step) alone."""
 
-    crop: Annotated[int, Field(ge=0, le=256)] = Field(0, description="Zero-pad by this many pixels, crop at random.")
+    crop: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="Zero-pad by this many pixels, crop at random."
+    )
     flip: bool = Field(False, description="Mirror left-right with probability 1/2.")
-    cutout: Annotated[int, Field(ge=0, le=512)] = Field(0, description="Side of the square set to zero, in pixels.")
+    cutout: Annotated[int, Field(ge=0, le=512)] = Field(
+        0, description="Side of the square set to zero, in pixels."
+    )
 
 
 class Dataset(Component):
@@ -145,7 +158,9 @@ class Dataset(Component):
         0, description="Training examples held out: a count (integer) or a share (fraction)."
     )
     subset: Subset = Subset()
-    label_noise: Fraction = Field(0.0, description="Share of training labels replaced by uniformly random ones.")
+    label_noise: Fraction = Field(
+        0.0, description="Share of training labels replaced by uniformly random ones."
+    )
     normalize: Normalize | None = Field(None, description="Null leaves inputs as loaded.")
     augment: Augment = Augment()
 
@@ -178,13 +193,17 @@ class Optimizer(Component):
 class Schedule(Component):
     """Learning rate over training, as a factor on optimizer.lr."""
 
-    warmup: Steps = Field(Duration(), description="Linear warm-up from 0 over this many steps, before any schedule.")
+    warmup: Steps = Field(
+        Duration(), description="Linear warm-up from 0 over this many steps, before any schedule."
+    )
 
 
 class Precision(Section):
     """Arithmetic of training and evaluation."""
 
-    dtype: Literal["fp32", "tf32", "bf16"] = Field("fp32", description="bf16 uses autocast; weights stay fp32.")
+    dtype: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32", description="bf16 uses autocast; weights stay fp32."
+    )
     channels_last: bool = Field(True, description="Memory layout of convolution inputs and weights.")
 
 
@@ -193,7 +212,9 @@ class Training(Section):
 
     length: PositiveSteps = Field(description="Horizon of every training, rewind point included.")
     batch_size: Annotated[int, Field(ge=1)] = Field(description="Examples a step.")
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="Cross-entropy smoothing.")
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="Cross-entropy smoothing."
+    )
     gradient_clip: Annotated[float, Field(gt=0.0)] | None = Field(None, description="Largest gradient norm.")
     shuffle: bool = Field(True, description="New order each epoch; false keeps the stored order.")
     drop_last: bool = Field(False, description="Leave out an epoch's incomplete last batch.")
@@ -203,20 +224,32 @@ class Pruning(Section):
     """What goes each round: score x allocation x schedule, over the prunable tensors."""
 
     score: str = Field("magnitude", description="A function of lth_cli.pruning.scores, or an import path.")
-    allocation: Literal["global", "layerwise"] = Field("global", description="Rank all weights, or each layer's.")
+    allocation: Literal["global", "layerwise"] = Field(
+        "global", description="Rank all weights, or each layer's."
+    )
     schedule: Literal["geometric", "linear"] = Field(
         "geometric", description="A fraction of what remains, or equal shares of all weights, each round."
     )
-    rounds: Annotated[int, Field(ge=0, le=MOST_ROUNDS)] = Field(description="Pruning rounds after the dense one.")
-    fraction: OpenFraction = Field(0.2, description="Share of the remaining weights pruned a round (geometric).")
+    rounds: Annotated[int, Field(ge=0, le=MOST_ROUNDS)] = Field(
+        description="Pruning rounds after the dense one."
+    )
+    fraction: OpenFraction = Field(
+        0.2, description="Share of the remaining weights pruned a round (geometric)."
+    )
     # Null stands for none: a config group can only be emptied that way, since Hydra merges mappings.
     layer_fractions: Annotated[
-        dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]], BeforeValidator(lambda given: {} if given is None else given)
+        dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]],
+        BeforeValidator(lambda given: {} if given is None else given),
     ] = Field(
-        default_factory=dict, description="Own fractions by tensor-name pattern (layerwise only); `output` is the last."
+        default_factory=dict,
+        description="Own fractions by tensor-name pattern (layerwise only); `output` is the last.",
     )
-    density: OpenFraction | None = Field(None, description="Stop once no more than this share of weights is left.")
-    output_layer: Literal["auto", "prune", "keep"] = Field("auto", description="auto follows model.prune_output.")
+    density: OpenFraction | None = Field(
+        None, description="Stop once no more than this share of weights is left."
+    )
+    output_layer: Literal["auto", "prune", "keep"] = Field(
+        "auto", description="auto follows model.prune_output."
+    )
     biases: bool = Field(False, description="Also prune the biases of prunable layers.")
     exclude: list[str] = Field(default_factory=list, description="Tensor-name patterns never pruned.")
     at: Steps | None = Field(None, description="Step whose weights are scored; null is the end of training.")
@@ -225,7 +258,9 @@ class Pruning(Section):
 class Rewind(Section):
     """Where each round restarts."""
 
-    to: Steps = Field(Duration(), description="Step of the dense training whose weights the round starts from.")
+    to: Steps = Field(
+        Duration(), description="Step of the dense training whose weights the round starts from."
+    )
 
 
 class Controls(Section):
@@ -235,7 +270,9 @@ class Controls(Section):
         default_factory=list,
         description="reinit: same masks, new initial weights. random: masks shuffled within each layer.",
     )
-    rounds: RoundRange = Field("all", description="Rounds that get controls: all, last, or for example 3,5-8.")
+    rounds: RoundRange = Field(
+        "all", description="Rounds that get controls: all, last, or for example 3,5-8."
+    )
 
 
 class Distillation(Section):
@@ -247,7 +284,9 @@ class Distillation(Section):
 class Evaluation(Section):
     """How often metrics are written; changes no weight."""
 
-    every: PositiveSteps = Field(Duration(epochs=1), description="Steps between evaluations; the end is always one.")
+    every: PositiveSteps = Field(
+        Duration(epochs=1), description="Steps between evaluations; the end is always one."
+    )
     batch_size: Annotated[int, Field(ge=1)] = Field(1000, description="Examples a forward pass.")
     train: bool = Field(True, description="Evaluate the training set at the end of each training.")
 
@@ -255,7 +294,9 @@ class Evaluation(Section):
 class Checkpoint(Section):
     """How much work a crash may cost."""
 
-    every: Interval = Field("60s", description="Steps (500it, 1ep) or time (60s, 10min) between resume points.")
+    every: Interval = Field(
+        "60s", description="Steps (500it, 1ep) or time (60s, 10min) between resume points."
+    )
 
 
 class Config(Section):
@@ -264,7 +305,9 @@ class Config(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,+-]{0,119}$")] | None = Field(
         None, description="Folder of the run; made from what was overridden when null."
     )
-    runs_dir: Annotated[str, Field(min_length=1)] = Field("runs", description="Folder of runs (LTH_RUNS_DIR).")
+    runs_dir: Annotated[str, Field(min_length=1)] = Field(
+        "runs", description="Folder of runs (LTH_RUNS_DIR)."
+    )
     seed: Seed = Field(0, description="Default of every seed below.")
     seeds: Seeds = Seeds()
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = Field(
@@ -290,13 +333,17 @@ class Config(Section):
     @property
     def resolved_seeds(self) -> dict[str, int]:
         """Every seed by name, `seed` standing in for those not given."""
-        return {name: self.seed if value is None else value for name, value in self.seeds.model_dump().items()}
+        return {
+            name: self.seed if value is None else value for name, value in self.seeds.model_dump().items()
+        }
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         pruning = self.pruning
         if pruning.layer_fractions and (pruning.allocation, pruning.schedule) != ("layerwise", "geometric"):
-            raise ValueError("pruning.layer_fractions needs pruning.allocation=layerwise pruning.schedule=geometric")
+            raise ValueError(
+                "pruning.layer_fractions needs pruning.allocation=layerwise pruning.schedule=geometric"
+            )
         if self.controls.kinds:
             try:
                 parse_rounds(self.controls.rounds, pruning.rounds)

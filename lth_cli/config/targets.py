@@ -91,7 +91,9 @@ def check_arguments(
         else:
             close = difflib.get_close_matches(name, fields, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            problems.append((f"{where}.{name}", f"unknown key; {hint}accepted: {', '.join(fields) or 'none'}"))
+            problems.append(
+                (f"{where}.{name}", f"unknown key; {hint}accepted: {', '.join(fields) or 'none'}")
+            )
     problems += [
         (f"{where}.{name}", "is required")
         for name, (_, default) in fields.items()
@@ -110,7 +112,7 @@ def _location(parts: tuple[int | str, ...]) -> list[str]:
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(
-            function.__init__ if inspect.isclass(function) else function,  # type: ignore[misc]
+            function.__init__ if inspect.isclass(function) else function,
             include_extras=True,
         )
     except (NameError, TypeError):  # annotations of foreign code may not resolve; names are still checked

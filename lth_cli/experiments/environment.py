@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import platform
 import subprocess
 from importlib.metadata import version
@@ -11,11 +10,6 @@ from typing import Any
 import torch
 
 from lth_cli.config.schema import Config
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def describe_machine(config: Config) -> dict[str, Any]:

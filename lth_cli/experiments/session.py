@@ -13,11 +13,12 @@ from typing import Any
 
 from lth_cli.config.errors import LthError, RequestError
 from lth_cli.config.schema import Config
-from lth_cli.experiments.environment import describe_machine, git_commit, now
+from lth_cli.experiments.environment import describe_machine, git_commit
 from lth_cli.experiments.plan import Plan, differences
 from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks
-from lth_cli.store.runs import Round, Run
+from lth_cli.store.rounds import Round
+from lth_cli.store.runs import Run, now
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.engine import Advanced, Engine, Interrupted, Observer
 from lth_cli.training.trajectory import FromState, Trajectory
@@ -53,7 +54,12 @@ class Session:
     observer: SessionObserver
 
     def train_round(
-        self, number: int, trajectory: Trajectory, masks: Masks, branch: str | None = None, keep: tuple[int, ...] = ()
+        self,
+        number: int,
+        trajectory: Trajectory,
+        masks: Masks,
+        branch: str | None = None,
+        keep: tuple[int, ...] = (),
     ) -> None:
         """Advance a trajectory to the horizon and record it as a round of the run; a finished round is left alone."""
         round_ = self.run.round(number, branch)
@@ -85,17 +91,13 @@ class Session:
         start = trajectory.start
         parent = isinstance(start, FromState) and {"trajectory": start.parent.identity, "step": start.step}
         density = mask_room.density(masks)
-        layers = mask_room.layer_densities(masks)
-        kept = mask_room.layer_counts(masks)
         round_.write_summary(
             {
                 "round": round_.number,
                 "density": density,
                 "sparsity": 1.0 - density,
-                "layers": {
-                    name: {"density": layers[name], "kept": kept[name], "total": mask.numel()}
-                    for name, mask in masks.items()
-                },
+                "densities": mask_room.layer_densities(masks),
+                "kept": mask_room.layer_counts(masks),
                 "metrics": {
                     line["split"]: {"loss": line["loss"], "accuracy": line["accuracy"]}
                     for line in advanced.metrics
@@ -145,7 +147,9 @@ def find_existing(config: Config, kind: str, name: str) -> Run | None:
         differing.insert(0, f"command ({run.info['kind']} there, {kind} now)")
     if differing:
         shown = "; ".join(differing[:5]) + ("; ..." if len(differing) > 5 else "")
-        raise RequestError(f"name: the run {name!r} exists and is another experiment: {shown}. Give another name=")
+        raise RequestError(
+            f"name: the run {name!r} exists and is another experiment: {shown}. Give another name="
+        )
     return run
 
 
@@ -202,7 +206,9 @@ def _create(config: Config, kind: str, name: str) -> Run:
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RequestError(f"runs_dir: cannot make the folder {config.runs_dir!r}: {error.strerror}") from error
+        raise RequestError(
+            f"runs_dir: cannot make the folder {config.runs_dir!r}: {error.strerror}"
+        ) from error
     if not os.access(runs_dir, os.W_OK | os.X_OK):
         raise RequestError(f"runs_dir: cannot write to the folder {config.runs_dir!r}")
     return Run.create(

@@ -66,7 +66,9 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
         buffer = io.BytesIO()
         # Fixed salt and no date: the same results give the same file.
         with rc_context({"svg.hashsalt": "lth"}):
-            figure.savefig(buffer, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else None)
+            figure.savefig(
+                buffer, format=ending, dpi=150, metadata={"Date": None} if ending == "svg" else None
+            )
         path = stem.with_suffix(f".{ending}")
         write_bytes(path, buffer.getvalue())
         written.append(path)
@@ -75,7 +77,8 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
 
 def _ticks(densities: list[float]) -> list[float]:
     """Halvings from 100 % down to the sparsest point."""
-    ticks, value = [], 100.0
+    ticks: list[float] = []
+    value = 100.0
     while value > min(densities) / 1.5 and len(ticks) < 12:
         ticks.append(float(f"{value:.2g}"))
         value /= 2

@@ -31,7 +31,9 @@ def print_result(runs: Sequence[Run]) -> None:
     for run in runs:
         trained, reused = steps(run)
         console.print(
-            f"Stored in {run.path}  ({trained:,} steps trained, {reused:,} reused)", soft_wrap=True, highlight=False
+            f"Stored in {run.path}  ({trained:,} steps trained, {reused:,} reused)",
+            soft_wrap=True,
+            highlight=False,
         )
     names = [str(run.path) if run.path.parent != Path("runs") else run.name for run in runs]
     console.print("\nNext:", highlight=False)
@@ -46,7 +48,9 @@ def print_result(runs: Sequence[Run]) -> None:
 def steps(run: Run) -> tuple[int, int]:
     """Steps trained and steps reused, over all rounds and controls."""
     rows = [row for branch in (None, *run.branches()) for row in run.results(branch)]
-    return sum(int(row["steps_trained"] or 0) for row in rows), sum(int(row["steps_reused"] or 0) for row in rows)
+    return sum(int(row["steps_trained"] or 0) for row in rows), sum(
+        int(row["steps_reused"] or 0) for row in rows
+    )
 
 
 def as_json(run: Run) -> dict[str, Any]:
@@ -99,7 +103,9 @@ def compare(runs: Sequence[Run], figure: Path | None) -> None:
     console = Console()
     groups = group_runs(runs)
     for group, label in zip(groups, labels(groups), strict=True):
-        console.print(rounds_table(group, f"{label} ({len(group)} run{'s' * (len(group) > 1)}): test accuracy in %"))
+        console.print(
+            rounds_table(group, f"{label} ({len(group)} run{'s' * (len(group) > 1)}): test accuracy in %")
+        )
     if figure is not None:
         written = accuracy_figure(groups, figure.with_suffix(""))
         if not written:

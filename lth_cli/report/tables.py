@@ -18,8 +18,8 @@ def rounds_table(runs: Sequence[Run], title: str | None = None) -> Table:
     controls = branches(runs)
     for heading in ("round", "density", TICKET, *controls, "steps", "seconds"):
         table.add_column(heading, justify="right")
-    columns = {None: series(runs, None), **{kind: series(runs, kind) for kind in controls}}
-    for point in columns[None]:
+    columns = {kind: series(runs, kind) for kind in controls}
+    for point in series(runs, None):
         same = {kind: _at(columns[kind], point.round) for kind in controls}
         measured = [point, *(other for other in same.values() if other is not None)]
         table.add_row(

@@ -41,7 +41,7 @@ _REASONS = {
 }
 
 
-class WriteFailed(LthError):  # noqa: N818
+class WriteFailed(LthError):
     """A file could not be written; what stood at `path` before is still there, whole."""
 
     def __init__(self, path: Path, error: OSError) -> None:
@@ -50,7 +50,7 @@ class WriteFailed(LthError):  # noqa: N818
         super().__init__(f"cannot write {path}: {_reason(error)}")
 
 
-class ReadFailed(LthError):  # noqa: N818
+class ReadFailed(LthError):
     """A file could not be read for a reason that says nothing about its content."""
 
     def __init__(self, path: Path, error: OSError | MemoryError) -> None:
@@ -58,7 +58,7 @@ class ReadFailed(LthError):  # noqa: N818
         super().__init__(f"cannot read {path}: {_reason(error)}")
 
 
-class Damaged(LthError):  # noqa: N818
+class Damaged(LthError):
     """A file does not hold what was written there."""
 
     def __init__(self, path: Path, reason: str) -> None:

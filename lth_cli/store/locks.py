@@ -44,7 +44,7 @@ _TELL_EVERY = 5.0
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
-class Locked(RequestError):  # noqa: N818
+class Locked(RequestError):
     """Another process holds the lock."""
 
     def __init__(self, subject: str, holder: Holder | None) -> None:

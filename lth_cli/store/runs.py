@@ -38,7 +38,7 @@ _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RUN_FILE = "run.json"
 
 
-class RunExists(RequestError):  # noqa: N818
+class RunExists(RequestError):
     """A run of that name is there already."""
 
     def __init__(self, path: Path) -> None:

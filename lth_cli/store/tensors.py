@@ -37,7 +37,7 @@ _DTYPES = {
 }
 
 
-class NewerFormat(LthError):  # noqa: N818
+class NewerFormat(LthError):
     """A file is whole, but of a format this release does not know."""
 
     def __init__(self, path: Path) -> None:

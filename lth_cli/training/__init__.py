@@ -1,0 +1,1 @@
+"""Trajectories and the engine that advances them."""

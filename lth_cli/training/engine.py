@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +14,14 @@ from lth_cli.config import schema
 from lth_cli.config.errors import LthError
 from lth_cli.config.steps import Duration
 from lth_cli.pruning import mask as mask_room
+from lth_cli.store.locks import Locked
 from lth_cli.store.states import State
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.loop import Diverged, Trainer, initial_state
 from lth_cli.training.trajectory import FromState, Initial, Trajectory
 
 
-class Interrupted(LthError):  # noqa: N818 - not a mistake
+class Interrupted(LthError):
     """A signal asked to stop; the state at that step is stored."""
 
 
@@ -92,14 +94,24 @@ class Engine:
             if isinstance(trajectory.start, FromState):
                 # Before this lock is taken, so that nobody waits for two.
                 self.state(trajectory.start.parent, trajectory.start.step)
-            with self.store.lock(identity).acquire(
-                wait=True, on_wait=self._report_waiting, should_stop=self.stop.is_set
-            ):
+            with self._locked(identity):
                 self._advance(trajectory, wanted, plan)
         trained = self.store.steps_by(identity, self.run_id, first, to)
         known = self._known(identity)
         metrics = sorted((known[key] for key in plan & known.keys()), key=_metric_order)
         return Advanced(trained, to - first - trained, time.monotonic() - begun, metrics)
+
+    @contextmanager
+    def _locked(self, identity: str) -> Iterator[None]:
+        """Hold a trajectory's lock: one process trains it, the others wait and then read."""
+        try:
+            lock = self.store.lock(identity).acquire(
+                wait=True, on_wait=self._report_waiting, should_stop=self.stop.is_set
+            )
+        except Locked as error:
+            raise Interrupted(f"stopped while waiting: {error}") from error
+        with lock:
+            yield
 
     def state(self, trajectory: Trajectory, step: int) -> State:
         """The state at a step: read where stored, trained where not."""
@@ -149,7 +161,9 @@ class Engine:
             weights = mask_room.apply(parent.weights, trajectory.masks)
             state = State(trajectory.first_step, weights, parent.buffers, {})
         trainer = Trainer(trajectory, state)
-        self._save(trainer, [_evaluate(trainer, split, time.monotonic()) for split in _splits(plan, state.step)])
+        self._save(
+            trainer, [_evaluate(trainer, split, time.monotonic()) for split in _splits(plan, state.step)]
+        )
         return state
 
     def _train(self, trainer: Trainer, to: int, plan: set[tuple[int, str]]) -> None:
@@ -158,34 +172,35 @@ class Engine:
         if start >= self.store.frontier(identity):
             self.store.cut_metrics(identity, start)  # what a killed process wrote after its last state
         lines: list[dict[str, Any]] = []
-        evaluations = sorted({step for step, _ in plan if start < step <= to})
-        interval = schema.interval_seconds(self.checkpoint_every)
-        every = 0 if interval else Duration.parse(self.checkpoint_every).steps(trainer.trajectory.steps_per_epoch)
+        evaluations = {step for step, _ in plan if start < step <= to}
+        checkpoints = _Checkpoints(self.checkpoint_every, trainer.trajectory.steps_per_epoch)
         begun = time.monotonic()
-        deadline = begun + (interval or math.inf)
 
         def tick(step: int, loss: float) -> None:
             self.observer.training(step, trainer.trajectory.first_step, to, loss)
 
+        def pause() -> bool:
+            return self.stop.is_set() or checkpoints.overdue()
+
         while trainer.step < to:
-            goals = [to, *(step for step in evaluations if step > trainer.step)]
-            if every:
-                goals.append((trainer.step // every + 1) * every)
+            goals = (to, checkpoints.next_step(trainer.step), *evaluations)
+            goal = int(min(step for step in goals if step > trainer.step))
             try:
-                trainer.run(min(goals), lambda: self.stop.is_set() or time.monotonic() >= deadline, tick)
+                trainer.run(goal, pause, tick)
                 for split in _splits(plan, trainer.step):
                     lines.append(_evaluate(trainer, split, begun))
                     self.observer.evaluated(lines[-1])
-                due = time.monotonic() >= deadline or bool(every and trainer.step % every == 0)
-                if trainer.step == to or due or self.stop.is_set():
+                if trainer.step == to or checkpoints.due(trainer.step) or self.stop.is_set():
                     self._save(trainer, lines, resume_point=trainer.step != to)
                     self.store.add_segment(identity, self.run_id, saved_at, trainer.step)
                     saved_at, lines = trainer.step, []
-                    deadline = time.monotonic() + (interval or math.inf)
+                    checkpoints.restart()
             except Diverged as error:
                 raise error.after([*self.store.metrics(identity), *lines]) from None
             if self.stop.is_set() and trainer.step < to:
-                raise Interrupted(f"stopped at step {trainer.step} of {to}; the same command goes on from there")
+                raise Interrupted(
+                    f"stopped at step {trainer.step} of {to}; the same command goes on from there"
+                )
         self.store.drop_resume_point(identity, to)
 
     def _save(self, trainer: Trainer, lines: list[dict[str, Any]], resume_point: bool = False) -> None:
@@ -197,7 +212,9 @@ class Engine:
         state = trainer.state()
         self.store.describe(identity, trainer.trajectory.description)
         known = self._known(identity)
-        self.store.append_metrics(identity, [line for line in lines if (line["step"], line["split"]) not in known])
+        self.store.append_metrics(
+            identity, [line for line in lines if (line["step"], line["split"]) not in known]
+        )
         if resume_point:
             self.store.save_resume_point(identity, state)
         else:
@@ -208,8 +225,8 @@ class Engine:
         every = self.evaluation.every.steps(trajectory.steps_per_epoch)
         first = trajectory.first_step
         steps = {first, *range((first // every + 1) * every, to + 1, every)}
-        splits = [split for split in ("val", "test") if split in trajectory.data.sizes]
-        plan = {(step, split) for step in steps for split in splits}
+        splits: list[str] = [split for split in ("val", "test") if split in trajectory.data.sizes]
+        plan: set[tuple[int, str]] = {(step, split) for step in steps for split in splits}
         if to == trajectory.horizon:
             plan |= {(to, split) for split in splits}
             if self.evaluation.train:
@@ -218,6 +235,36 @@ class Engine:
 
     def _report_waiting(self, holder: Any) -> None:
         self.observer.message(f"waiting for {holder}, which trains the same steps")
+
+
+class _Checkpoints:
+    """When the next resume point is due: after so many steps, or so much time.
+
+    Args:
+        every: the interval as in the config.
+        steps_per_epoch: optimizer steps in an epoch.
+    """
+
+    def __init__(self, every: str, steps_per_epoch: int) -> None:
+        self._seconds = schema.interval_seconds(every)
+        self._steps = 0 if self._seconds else Duration.parse(every).steps(steps_per_epoch)
+        self.restart()
+
+    def restart(self) -> None:
+        """Count time from now."""
+        self._deadline = time.monotonic() + (self._seconds or math.inf)
+
+    def overdue(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self._deadline
+
+    def due(self, step: int) -> bool:
+        """Whether a resume point belongs at this step."""
+        return self.overdue() or bool(self._steps and step % self._steps == 0)
+
+    def next_step(self, step: int) -> float:
+        """The next step at which one is due by count; infinity when time decides."""
+        return (step // self._steps + 1) * self._steps if self._steps else math.inf
 
 
 def _splits(plan: set[tuple[int, str]], step: int) -> list[str]:

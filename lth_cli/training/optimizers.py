@@ -25,7 +25,9 @@ def build(config: schema.Optimizer, model: nn.Module) -> torch.optim.Optimizer:
     if not (inspect.isclass(target) and issubclass(target, torch.optim.Optimizer)):
         raise ConfigError(("optimizer._target_", f"{config.target!r} is not a torch.optim.Optimizer"))
     if issubclass(target, torch.optim.LBFGS):
-        raise ConfigError(("optimizer._target_", "LBFGS evaluates the loss several times a step; use a first-order one"))
+        raise ConfigError(
+            ("optimizer._target_", "LBFGS evaluates the loss several times a step; use a first-order one")
+        )
     given = {"lr": config.lr, **config.arguments}
     arguments = check_arguments(target, _tuples(given), "optimizer", supplied=("params",))
     accepted = inspect.signature(target).parameters
@@ -54,13 +56,17 @@ def export_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str
         for key, value in entries.items():
             if not isinstance(value, Tensor):
                 kind = type(optimizer).__name__
-                raise ConfigError(("optimizer._target_", f"{kind} keeps {key!r} as {type(value).__name__}, not a tensor"))
+                raise ConfigError(
+                    ("optimizer._target_", f"{kind} keeps {key!r} as {type(value).__name__}, not a tensor")
+                )
         if entries:
             exported[name] = {key: value.detach().cpu().clone() for key, value in entries.items()}
     return exported
 
 
-def import_state(optimizer: torch.optim.Optimizer, model: nn.Module, state: dict[str, dict[str, Tensor]]) -> None:
+def import_state(
+    optimizer: torch.optim.Optimizer, model: nn.Module, state: dict[str, dict[str, Tensor]]
+) -> None:
     """Put exported tensors back; an empty state is a fresh optimizer."""
     names = [name for name, _ in model.named_parameters()]
     plain = optimizer.state_dict()

@@ -50,7 +50,7 @@ class Execution:
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the configured layout."""
         model = model.to(self.device)
-        return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload,no-any-return]
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
     def arrange(self, inputs: Tensor) -> Tensor:
         """Put a batch of images into the configured layout."""
@@ -70,7 +70,9 @@ def resolve(config: schema.Config) -> Execution:
     threads = available if config.threads == "auto" else config.threads
     dtype = config.precision.dtype
     if dtype == "tf32" and device.type != "cuda":
-        raise ConfigError(("precision.dtype", f"tf32 needs a CUDA device, not {device.type}; accepted here: fp32, bf16"))
+        raise ConfigError(
+            ("precision.dtype", f"tf32 needs a CUDA device, not {device.type}; accepted here: fp32, bf16")
+        )
     if dtype == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError(("precision.dtype", "this GPU has no bf16; accepted here: fp32, tf32"))
     torch.set_num_threads(threads)
@@ -90,10 +92,16 @@ def _device(asked: str) -> torch.device:
     if asked == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     device = torch.device(asked)
-    here = ["cpu", *(["mps"] if mps else []), *(f"cuda:{i}" for i in range(torch.cuda.device_count() if cuda else 0))]
+    here = [
+        "cpu",
+        *(["mps"] if mps else []),
+        *(f"cuda:{i}" for i in range(torch.cuda.device_count() if cuda else 0)),
+    ]
     missing = (device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count())) or (
         device.type == "mps" and not mps
     )
     if missing:
-        raise ConfigError(("device", f"there is no {asked} on this machine; accepted here: auto, {', '.join(here)}"))
+        raise ConfigError(
+            ("device", f"there is no {asked} on this machine; accepted here: auto, {', '.join(here)}")
+        )
     return device

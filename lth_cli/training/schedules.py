@@ -1,7 +1,8 @@
 """Learning-rate schedules: factors on the optimizer's rate, as functions of the step alone.
 
-A schedule is a function that takes what it needs of `steps_per_epoch`, `horizon` and `warmup` (supplied, in steps) and its
-own settings, and returns the factor at a step. One that takes `horizon` makes the training's length part of its identity.
+A schedule is a function that takes what it needs of `steps_per_epoch`, `horizon` and `warmup` (supplied, in steps)
+and its own settings, and returns the factor at a step. One that takes `horizon` makes the training's length part of
+its identity.
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ def build(config: schema.Schedule, *, steps_per_epoch: int, horizon: int) -> tup
     accepted = inspect.signature(function).parameters
     after_warmup = function(**{k: v for k, v in supplied.items() if k in accepted}, **arguments)
     if not callable(after_warmup) or not isinstance(after_warmup(0), float | int):
-        raise ConfigError(("schedule._target_", f"{config.target!r} must return a function from a step to a factor"))
+        raise ConfigError(
+            ("schedule._target_", f"{config.target!r} must return a function from a step to a factor")
+        )
 
     def factor(step: int) -> float:
         return step / warmup * after_warmup(step) if step < warmup else float(after_warmup(step))

@@ -79,7 +79,9 @@ class Trajectory:
 
     @cached_property
     def _schedule(self) -> tuple[schedules.Factor, dict[str, Any]]:
-        return schedules.build(self.config.schedule, steps_per_epoch=self.steps_per_epoch, horizon=self.horizon)
+        return schedules.build(
+            self.config.schedule, steps_per_epoch=self.steps_per_epoch, horizon=self.horizon
+        )
 
     def learning_rate(self, step: int) -> float:
         """The rate of the update that leads from `step` to `step + 1`."""
@@ -144,7 +146,10 @@ def dense(config: schema.Config, data: Data, execution: Execution) -> Trajectory
     if trajectory.steps_per_epoch < 1:
         size = data.sizes["train"]
         raise ConfigError(
-            ("training.batch_size", f"{config.training.batch_size} leaves no batch of {size} examples with drop_last")
+            (
+                "training.batch_size",
+                f"{config.training.batch_size} leaves no batch of {size} examples with drop_last",
+            )
         )
     trajectory.learning_rate(0)
     return trajectory
