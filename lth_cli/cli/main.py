@@ -7,7 +7,6 @@ import sys
 import traceback
 from typing import NoReturn
 
-import click
 import typer
 
 from lth_cli.cli import listing, running
@@ -42,12 +41,10 @@ def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         sys.exit(app(arguments, prog_name="lth", standalone_mode=False) or 0)
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        sys.stderr.write(f"lth: {error.format_message()}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has gone; a second failure while flushing would print a traceback.
