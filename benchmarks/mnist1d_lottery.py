@@ -2,7 +2,7 @@
 
 Run: python benchmarks/mnist1d_lottery.py [--seeds 0 1] [--threads 1] [--runs-dir runs]
 
-Two sweeps of 100 trainings a seed: tickets by magnitude, tickets by random scores. Finished runs are read, not repeated.
+Two sweeps of 100 trainings a seed: tickets by magnitude, tickets by random scores. Finished runs are read.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def main() -> None:
     plan = make_plan(load("train", overrides).config)
     dense = plan.dense
     weights = {name: initial_state(dense, 0).weights[name] for name in plan.prunable}
-    half = {name: mask for name, mask in ones(weights).items()}
+    half = ones(weights)
     for mask in half.values():
         mask.view(-1)[::2] = False
     sparse = dense.ticket(shuffle_layerwise(half, seed=0), 0)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lth_cli.config.errors import LthError, RequestError
+from lth_cli.config.compose import validate
+from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.schema import Config
 from lth_cli.experiments.environment import describe_machine, git_commit
 from lth_cli.experiments.plan import Plan, differences
@@ -138,7 +139,7 @@ def find_existing(config: Config, kind: str, name: str) -> Run | None:
         return None
     run = Run.open(path)
     ours = comparable(config)
-    theirs = {key: value for key, value in run.config.items() if key not in _FREE_KEYS}
+    theirs = comparable(stored_config(run))
     for key in ("device", "threads"):
         if ours[key] == "auto":
             ours[key] = theirs.get(key)
@@ -151,6 +152,18 @@ def find_existing(config: Config, kind: str, name: str) -> Run | None:
             f"name: the run {name!r} exists and is another experiment: {shown}. Give another name="
         )
     return run
+
+
+def stored_config(run: Run) -> Config:
+    """The config a run was made with; keys that a newer release added take their defaults.
+
+    Raises:
+        RequestError: when it is not a config this release understands.
+    """
+    try:
+        return validate(run.config)
+    except ConfigError as error:
+        raise RequestError(f"{run.path / 'config.yaml'} is not a config of this release: {error}") from error
 
 
 def comparable(config: Config) -> dict[str, Any]:
