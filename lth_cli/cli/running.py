@@ -7,7 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides.")]
+from lth_cli.cli.completion import complete_override
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides.", autocompletion=complete_override),
+]
 Multirun = Annotated[
     bool, typer.Option("--multirun", "-m", help="Run every combination of a=1,2 b=range(3).")
 ]

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import lth_cli
 from lth_cli.config.errors import ConfigError, RequestError
-from lth_cli.config.schema import Config
+from lth_cli.config.schema import Config, fields
 
 _MOST_POINTS = 10_000
 
@@ -122,21 +122,9 @@ def _explain(error: Exception) -> tuple[str, str]:
 
 
 def _close_keys(key: str) -> str:
-    parts = {name for field in _known_keys() for name in (field, field.rpartition(".")[2])}
+    parts = {name for path, _ in fields() for name in (path, path.rpartition(".")[2])}
     close = difflib.get_close_matches(key, sorted(parts), n=2)
     return f"; close to it: {', '.join(close)}" if close else ""
-
-
-def _known_keys() -> Iterator[str]:
-    def walk(model: type[pydantic.BaseModel], prefix: str) -> Iterator[str]:
-        for name, field in model.model_fields.items():
-            path = prefix + (field.alias or name)
-            yield path
-            inner = field.annotation
-            if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel):
-                yield from walk(inner, path + ".")
-
-    return walk(Config, "")
 
 
 def validate(values: Mapping[str, Any]) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from lth_cli.config.steps import Duration, parse_rounds
 
@@ -350,3 +352,13 @@ class Config(Section):
             except ValueError as error:
                 raise ValueError(f"controls.rounds: {error} (pruning.rounds={pruning.rounds})") from None
         return self
+
+
+def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every field of the config with its path, sections before what is in them."""
+    for name, field in model.model_fields.items():
+        path = prefix + (field.alias or name)
+        yield path, field
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from fields(inner, path + ".")

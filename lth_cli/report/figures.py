@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from lth_cli.report.series import TICKET, Point, branches, labels, series
+from lth_cli.report.series import Point, branches, labels, main_kind, series
 from lth_cli.store.files import make_folder, write_bytes
 from lth_cli.store.runs import Run
 
@@ -35,7 +35,7 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
             points = series(group, branch)
             if not points:
                 continue
-            kind = branch or TICKET
+            kind = branch or main_kind(group)
             drawn += points
             axes.errorbar(
                 [100 * point.density for point in points],

@@ -12,7 +12,6 @@ from lth_cli.store.results import Row
 from lth_cli.store.runs import Run
 
 _NOT_THE_EXPERIMENT = ("name", "runs_dir", "seed", "seeds", "data", "checkpoint")
-TICKET = "ticket"
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,11 @@ def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
 def branches(runs: Sequence[Run]) -> list[str]:
     """Kinds of controls that any of the runs has."""
     return sorted({branch for run in runs for branch in run.branches()})
+
+
+def main_kind(runs: Sequence[Run]) -> str:
+    """What the rounds themselves are called beside their controls: `ticket`, or `dense` where nothing is pruned."""
+    return "dense" if all(run.info.get("kind") == "train" for run in runs) else "ticket"
 
 
 def series(runs: Sequence[Run], branch: str | None, column: str = "test_accuracy") -> list[Point]:

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from lth_cli.config.errors import LthError
-from lth_cli.report.series import TICKET, Point, branches, series
+from lth_cli.report.series import Point, branches, main_kind, series
 from lth_cli.store.runs import Run
 
 
@@ -16,7 +16,7 @@ def rounds_table(runs: Sequence[Run], title: str | None = None) -> Table:
     """Test accuracy by round of runs that differ by seed: tickets beside their controls."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
     controls = branches(runs)
-    for heading in ("round", "density", TICKET, *controls, "steps", "seconds"):
+    for heading in ("round", "density", main_kind(runs), *controls, "steps", "seconds"):
         table.add_column(heading, justify="right")
     columns = {kind: series(runs, kind) for kind in controls}
     for point in series(runs, None):
