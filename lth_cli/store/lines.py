@@ -9,6 +9,7 @@ from typing import Any
 from lth_cli.store.files import (
     Damaged,
     canonical,
+    digest,
     parse_json,
     reading,
     sync_folder,
@@ -18,6 +19,7 @@ from lth_cli.store.files import (
 )
 
 _CHUNK = 2**20
+_CHECK = "check"
 
 
 def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -73,6 +75,36 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not all(isinstance(line, dict) for line in lines):
         raise Damaged(path, "a line is not a JSON object")
     return lines
+
+
+def seal(line: dict[str, Any]) -> dict[str, Any]:
+    """The line with its own checksum, for files that grow and so have none. Raises ValueError on NaN or infinity."""
+    return {**line, _CHECK: digest(line)[:16]}
+
+
+def read_sealed_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The whole lines that hold what was written, without their checksums, and how many others there are.
+
+    Raises:
+        ReadFailed, Damaged: when the file is there and cannot be read.
+    """
+    if not path.exists():
+        return [], 0
+    with reading(path):
+        content = path.read_bytes()
+    good: list[dict[str, Any]] = []
+    damaged = 0
+    for text in content.split(b"\n")[:-1]:
+        try:
+            line = parse_json(path, text)
+            check = line.pop(_CHECK)
+            if check != digest(line)[:16]:
+                raise ValueError("another checksum")
+        except (Damaged, ValueError, KeyError, TypeError, AttributeError):
+            damaged += 1
+        else:
+            good.append(line)
+    return good, damaged
 
 
 def rewrite_lines(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ from lth_cli.store.files import (
     write_json,
     writing,
 )
-from lth_cli.store.lines import append_lines, has_torn_line, read_lines, rewrite_lines
+from lth_cli.store.lines import append_lines, has_torn_line, read_sealed_lines, rewrite_lines, seal
 from lth_cli.store.locks import Lock
 from lth_cli.store.states import State, load_state, read_header, save_state, state_name, stored_steps
 
@@ -136,7 +136,7 @@ class TrajectoryStore:
         return None
 
     def _set_aside(self, path: Path, damage: Damaged) -> None:
-        aside = path.with_name(f"{path.name}.damaged")
+        aside = _aside(path)
         try:
             path.replace(aside)
         except OSError:  # a read-only store can still be read past its damage
@@ -238,44 +238,72 @@ class TrajectoryStore:
         if not all(type(line.get("step")) is int for line in lines):
             raise ValueError("a line of metrics needs an integer step")
         make_folder(self.folder(identity))
-        append_lines(self._metrics_path(identity), lines)
+        append_lines(self._metrics_path(identity), [seal(line) for line in lines])
 
     def metrics(self, identity: str) -> list[dict[str, Any]]:
-        """Every evaluation in order; a line that a crash tore is left out. Raises Damaged, ReadFailed."""
-        path = self._metrics_path(identity)
-        lines = read_lines(path)
-        if not all(type(line.get("step")) is int for line in lines):
-            raise Damaged(path, "a line has no integer step")
-        return lines
+        """Every evaluation in order; a line that a crash tore, or that is damaged, is left out. Raises ReadFailed."""
+        return read_sealed_lines(self._metrics_path(identity))[0]
+
+    def damaged_records(self, identity: str) -> bool:
+        """Whether a line of the metrics or the segments is not what was written. Raises ReadFailed."""
+        return any(read_sealed_lines(path)[1] for path in self._records(identity))
+
+    def repair_records(self, identity: str) -> None:
+        """Set damaged metrics and segments aside but for their undamaged lines, and tell; hold the lock.
+
+        Raises:
+            ReadFailed, WriteFailed.
+        """
+        for path, consequence in self._records(identity).items():
+            lines, damaged = read_sealed_lines(path)
+            if damaged:
+                aside = _aside(path)
+                link_or_copy(path, aside)
+                rewrite_lines(path, [seal(line) for line in lines])
+                self._warn(
+                    f"{path} is damaged: {damaged} of its lines are not what was written; "
+                    f"moved to {aside.name}, {consequence}"
+                )
+
+    def _records(self, identity: str) -> dict[Path, str]:
+        """The files that grow, and what the loss of a line of them means."""
+        return {
+            self._metrics_path(identity): "the evaluations lost are made again",
+            self._segments_path(identity): "steps whose record is lost count as reused",
+        }
 
     def cut_metrics(self, identity: str, after_step: int) -> None:
         """Drop evaluations beyond a step, and a torn line: their steps are trained again. -1 drops all.
 
         Raises:
-            Damaged, ReadFailed, WriteFailed.
+            ReadFailed, WriteFailed.
         """
         path = self._metrics_path(identity)
         lines = self.metrics(identity)
         kept = [line for line in lines if line["step"] <= after_step]
         if len(kept) < len(lines) or has_torn_line(path):
-            rewrite_lines(path, kept)
+            rewrite_lines(path, [seal(line) for line in kept])
 
     def add_segment(self, identity: str, run_id: str, start: int, end: int) -> None:
         """Record that a run trained the steps from `start` to `end`. Raises WriteFailed."""
         make_folder(self.folder(identity))
-        append_lines(self._segments_path(identity), [{"run": run_id, "start": start, "end": end}])
+        append_lines(self._segments_path(identity), [seal({"run": run_id, "start": start, "end": end})])
+
+    def segments(self, identity: str) -> list[dict[str, Any]]:
+        """Which run (`run`) trained from which step (`start`) to which (`end`); damaged lines left out.
+
+        Raises:
+            ReadFailed.
+        """
+        return read_sealed_lines(self._segments_path(identity))[0]
 
     def steps_by(self, identity: str, run_id: str, start: int, end: int) -> int:
         """How many steps between `start` and `end` a run trained; those repeated after a crash count once.
 
         Raises:
-            Damaged, ReadFailed.
+            ReadFailed.
         """
-        path = self._segments_path(identity)
-        try:
-            spans = [(int(s["start"]), int(s["end"])) for s in read_lines(path) if s["run"] == run_id]
-        except (KeyError, TypeError, ValueError) as error:
-            raise Damaged(path, "a line is not a segment") from error
+        spans = [(s["start"], s["end"]) for s in self.segments(identity) if s["run"] == run_id]
         total, reached = 0, start
         for first, last in sorted(spans):
             new = min(last, end) - max(first, reached)
@@ -319,3 +347,8 @@ class TrajectoryStore:
 
     def _segments_path(self, identity: str) -> Path:
         return self.folder(identity) / "segments.jsonl"
+
+
+def _aside(path: Path) -> Path:
+    """Where a damaged file is moved; `verify_store` lists none of these, nothing reads them."""
+    return path.with_name(f"{path.name}.damaged")

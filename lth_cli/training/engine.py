@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from lth_cli.pruning import mask as mask_room
 from lth_cli.store.locks import Locked
 from lth_cli.store.states import State
 from lth_cli.store.trajectories import TrajectoryStore
+from lth_cli.training.evaluate import Stopped
 from lth_cli.training.loop import Diverged, Trainer, initial_state
 from lth_cli.training.trajectory import FromState, Initial, Trajectory
 
@@ -125,54 +126,55 @@ class Engine:
 
     def _complete(self, identity: str, wanted: list[int], plan: set[tuple[int, str]]) -> bool:
         stored = all(self.store.load(identity, step) is not None for step in wanted)
-        return stored and not self._missing_at_end(identity, plan, wanted[-1])
-
-    def _missing_at_end(self, identity: str, plan: set[tuple[int, str]], to: int) -> list[str]:
-        """Splits whose metrics at the end are not known yet."""
-        known = self._known(identity)
-        return [split for step, split in sorted(plan - known.keys()) if step == to]
+        return stored and plan <= self._known(identity).keys() and not self.store.damaged_records(identity)
 
     def _known(self, identity: str) -> dict[tuple[int, str], dict[str, Any]]:
         return {(line["step"], line["split"]): line for line in self.store.metrics(identity)}
 
     def _advance(self, trajectory: Trajectory, wanted: list[int], plan: set[tuple[int, str]]) -> None:
-        """Train what is missing, the shortest way: from the nearest stored state before each missing one."""
+        """Train what is missing, the shortest way: from the nearest stored state before each missing one.
+
+        An evaluation that is not stored (damaged, or never asked for) is made from its state, trained to again.
+        """
         identity = trajectory.identity
         self.store.clear_leftovers(identity)
+        self.store.repair_records(identity)
+        unknown = sorted({step for step, _ in plan - self._known(identity).keys()})
         trainer: Trainer | None = None
-        for step in wanted:
-            if self.store.load(identity, step) is not None:
+        for before, step in zip([-1, *wanted], wanted, strict=False):
+            stored = self.store.load(identity, step) is not None
+            evaluations = [at for at in unknown if before < at <= step]
+            if stored and not evaluations:
                 continue
-            nearest = self.store.nearest(identity, step)
+            nearest = self.store.nearest(identity, min([*evaluations, step]))
             if trainer is None or (nearest is not None and nearest.step > trainer.step):
-                trainer = Trainer(trajectory, nearest or self._start(trajectory, plan))
-            self._train(trainer, step, plan)
-        for split in self._missing_at_end(identity, plan, wanted[-1]):
-            if trainer is None or trainer.step != wanted[-1]:
-                trainer = Trainer(trajectory, self.state(trajectory, wanted[-1]))
-            self.store.append_metrics(identity, [_evaluate(trainer, split, time.monotonic())])
+                trainer = Trainer(trajectory, nearest or self._start(trajectory))
+            goal = evaluations[-1] if stored else step
+            if stored and goal > trainer.step:
+                missing = ", ".join(map(str, evaluations[:5])) + (", ..." if len(evaluations) > 5 else "")
+                self.observer.message(
+                    f"evaluations at step {missing} are not stored; training again from step {trainer.step} for them"
+                )
+            self._train(trainer, goal, plan)
 
-    def _start(self, trajectory: Trajectory, plan: set[tuple[int, str]]) -> State:
-        """The state before the first step, made and stored with its metrics."""
+    def _start(self, trajectory: Trajectory) -> State:
+        """The state before the first step, made and stored."""
         if isinstance(trajectory.start, Initial):
             state = initial_state(trajectory, trajectory.start.seed)
         else:
             parent = self.state(trajectory.start.parent, trajectory.start.step)
             weights = mask_room.apply(parent.weights, trajectory.masks)
             state = State(trajectory.first_step, weights, parent.buffers, {})
-        trainer = Trainer(trajectory, state)
-        self._save(
-            trainer, [_evaluate(trainer, split, time.monotonic()) for split in _splits(plan, state.step)]
-        )
+        self.store.save(trajectory.identity, state, trajectory.description)
         return state
 
     def _train(self, trainer: Trainer, to: int, plan: set[tuple[int, str]]) -> None:
         """Train to a step, evaluating where planned, leaving a resume point at each checkpoint interval."""
-        identity, start, saved_at = trainer.trajectory.identity, trainer.step, trainer.step
-        if start >= self.store.frontier(identity):
-            self.store.cut_metrics(identity, start)  # what a killed process wrote after its last state
+        identity, saved_at = trainer.trajectory.identity, trainer.step
+        if saved_at >= self.store.frontier(identity):
+            self.store.cut_metrics(identity, saved_at)  # what a killed process wrote after its last state
+        pending = plan - self._known(identity).keys()
         lines: list[dict[str, Any]] = []
-        evaluations = {step for step, _ in plan if start < step <= to}
         checkpoints = _Checkpoints(self.checkpoint_every, trainer.trajectory.steps_per_epoch)
         begun = time.monotonic()
 
@@ -182,42 +184,57 @@ class Engine:
         def pause() -> bool:
             return self.stop.is_set() or checkpoints.overdue()
 
-        while trainer.step < to:
-            goals = (to, checkpoints.next_step(trainer.step), *evaluations)
-            goal = int(min(step for step in goals if step > trainer.step))
-            try:
-                trainer.run(goal, pause, tick)
-                for split in _splits(plan, trainer.step):
-                    lines.append(_evaluate(trainer, split, begun))
-                    self.observer.evaluated(lines[-1])
-                if trainer.step == to or checkpoints.due(trainer.step) or self.stop.is_set():
-                    self._save(trainer, lines, resume_point=trainer.step != to)
-                    self.store.add_segment(identity, self.run_id, saved_at, trainer.step)
+        try:
+            while True:
+                lines += self._evaluate(trainer, pending, begun)
+                done, stopping = trainer.step == to, self.stop.is_set()
+                if done or stopping or (trainer.step > saved_at and checkpoints.due(trainer.step)):
+                    self._save(trainer, lines, saved_at, resume_point=not done)
                     saved_at, lines = trainer.step, []
                     checkpoints.restart()
-            except Diverged as error:
-                raise error.after([*self.store.metrics(identity), *lines]) from None
-            if self.stop.is_set() and trainer.step < to:
-                raise Interrupted(
-                    f"stopped at step {trainer.step} of {to}; the same command goes on from there"
-                )
+                if stopping and not (done and not _splits(pending, to)):
+                    raise Interrupted(
+                        f"stopped at step {trainer.step} of {to}; the same command goes on from there"
+                    )
+                if done:
+                    break
+                goals = (to, checkpoints.next_step(trainer.step), *(step for step, _ in pending))
+                trainer.run(int(min(step for step in goals if step > trainer.step)), pause, tick)
+        except Diverged as error:
+            raise error.after([*self.store.metrics(identity), *lines]) from None
         self.store.drop_resume_point(identity, to)
 
-    def _save(self, trainer: Trainer, lines: list[dict[str, Any]], resume_point: bool = False) -> None:
-        """Store metrics, then the state: lines beyond the last state are what a crash may leave, never the reverse.
+    def _evaluate(
+        self, trainer: Trainer, pending: set[tuple[int, str]], begun: float
+    ) -> list[dict[str, Any]]:
+        """Evaluate what is planned at the present step, and take it off the plan; told to stop, leave the rest."""
+        lines: list[dict[str, Any]] = []
+        for split in _splits(pending, trainer.step):
+            try:
+                lines.append(_evaluate(trainer, split, begun, self.stop.is_set))
+            except Stopped:
+                break
+            pending.discard((trainer.step, split))
+            self.observer.evaluated(lines[-1])
+        return lines
 
-        A replay meets the metrics of the first pass again and leaves them as they are.
+    def _save(
+        self, trainer: Trainer, lines: list[dict[str, Any]], trained_from: int, resume_point: bool
+    ) -> None:
+        """Store metrics, then who trained, then the state.
+
+        After a crash in between, lines beyond the last state are dropped and steps noted twice count once.
         """
-        identity = trainer.trajectory.identity
+        identity, step = trainer.trajectory.identity, trainer.step
         state = trainer.state()
+        self.store.append_metrics(identity, lines)
+        if step == trained_from:  # nothing was trained: the state is the stored one this began from
+            return
         self.store.describe(identity, trainer.trajectory.description)
-        known = self._known(identity)
-        self.store.append_metrics(
-            identity, [line for line in lines if (line["step"], line["split"]) not in known]
-        )
+        self.store.add_segment(identity, self.run_id, trained_from, step)
         if resume_point:
             self.store.save_resume_point(identity, state)
-        else:
+        elif self.store.load(identity, step) is None:
             self.store.save(identity, state)
 
     def _evaluation_plan(self, trajectory: Trajectory, to: int) -> set[tuple[int, str]]:
@@ -271,9 +288,9 @@ def _splits(plan: set[tuple[int, str]], step: int) -> list[str]:
     return sorted(split for planned, split in plan if planned == step)
 
 
-def _evaluate(trainer: Trainer, split: str, begun: float) -> dict[str, Any]:
+def _evaluate(trainer: Trainer, split: str, begun: float, should_stop: Callable[[], bool]) -> dict[str, Any]:
     """A line of metrics.jsonl."""
-    metrics = trainer.evaluate(split)
+    metrics = trainer.evaluate(split, should_stop)
     trajectory = trainer.trajectory
     return {
         "step": trainer.step,

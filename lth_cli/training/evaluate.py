@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +21,24 @@ class Metrics:
     accuracy: float
 
 
+class Stopped(Exception):
+    """An evaluation was told to stop before its end."""
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Data, split: str, execution: Execution) -> Metrics:
+def evaluate(
+    model: nn.Module,
+    data: Data,
+    split: str,
+    execution: Execution,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Metrics:
     """Evaluate in inference mode (batch-norm statistics as stored, no dropout, no augmentation).
 
     Sums run in float64 on the device, which is read once, at the end.
+
+    Raises:
+        Stopped: `should_stop`, asked before every batch, was true.
     """
     training = model.training
     model.eval()
@@ -34,6 +48,9 @@ def evaluate(model: nn.Module, data: Data, split: str, execution: Execution) -> 
     correct = torch.zeros((), dtype=torch.int64, device=execution.device)
     seen = 0
     for inputs, labels in data.evaluation(split):
+        if should_stop():
+            model.train(training)
+            raise Stopped
         logits = predict(model, inputs, execution)
         loss_sum += functional.cross_entropy(logits, labels, reduction="sum").to(wide)
         correct += (logits.argmax(1) == labels).sum()

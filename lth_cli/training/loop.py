@@ -30,6 +30,7 @@ class Diverged(LthError):
 
     def __init__(self, step: int, what: str) -> None:
         self.step = step
+        self.last_finite: dict[str, Any] | None = None
         super().__init__(
             f"training diverged: {what} is not finite at step {step}; a lower optimizer.lr may help"
         )
@@ -37,7 +38,7 @@ class Diverged(LthError):
     def after(self, metrics: list[dict[str, Any]]) -> Diverged:
         """This error, with the last metrics that were finite (lines of metrics.jsonl) in its message."""
         if metrics:
-            last = max(metrics, key=lambda line: int(line["step"]))
+            self.last_finite = last = max(metrics, key=lambda line: int(line["step"]))
             found = f"{last['split']} loss {last['loss']:.4g}, accuracy {last['accuracy']:.4g} at step {last['step']}"
             self.args = (f"{self.args[0]}; last finite metrics: {found}",)
         return self
@@ -114,14 +115,15 @@ class Trainer:
             if pause():
                 return
 
-    def evaluate(self, split: str) -> Metrics:
+    def evaluate(self, split: str, should_stop: Callable[[], bool] = lambda: False) -> Metrics:
         """Loss and accuracy of the present weights.
 
         Raises:
             Diverged: when they are not finite.
+            Stopped: `should_stop` was true in the middle of it.
         """
         self._check_losses()
-        metrics = evaluate(self.model, self.trajectory.data, split, self.execution)
+        metrics = evaluate(self.model, self.trajectory.data, split, self.execution, should_stop)
         if not math.isfinite(metrics.loss):
             raise Diverged(self.step, f"the {split} loss")
         return metrics

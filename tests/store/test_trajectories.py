@@ -123,7 +123,8 @@ def test_metrics_are_cut_back_to_the_last_state(store):
     with path.open("a") as file:
         file.write('{"step": 20, "lo')
     store.cut_metrics(ID, 10)
-    assert path.read_text() == '{"loss":1.0,"step":5}\n{"loss":0.5,"step":10}\n'
+    assert store.metrics(ID) == [{"step": 5, "loss": 1.0}, {"step": 10, "loss": 0.5}]
+    assert path.read_text().endswith("}\n")
     store.cut_metrics(ID, -1)
     assert store.metrics(ID) == []
     with pytest.raises(ValueError, match="integer step"):
@@ -136,7 +137,8 @@ def test_torn_metrics_alone_are_cut(store):
     with path.open("a") as file:
         file.write("x")
     store.cut_metrics(ID, 5)
-    assert path.read_text() == '{"step":5}\n'
+    assert store.metrics(ID) == [{"step": 5}]
+    assert path.read_text().endswith("}\n")
 
 
 def test_steps_by_counts_each_step_once(store):
@@ -146,9 +148,28 @@ def test_steps_by_counts_each_step_once(store):
     assert store.steps_by(ID, "a", 8, 43) == 15
     assert store.steps_by(ID, "b", 0, 25) == 5
     assert store.steps_by(ID, "c", 0, 100) == 0
-    (store.folder(ID) / "segments.jsonl").write_text('{"run":"a"}\n')
-    with pytest.raises(Damaged):
-        store.steps_by(ID, "a", 0, 1)
+
+
+def test_damaged_records_are_set_aside_but_for_their_good_lines(store):
+    told = []
+    store._warn = told.append
+    store.append_metrics(ID, [{"step": 5, "loss": 1.5}, {"step": 10, "loss": 2.5}, {"step": 15, "loss": 3.5}])
+    store.add_segment(ID, "a", 0, 10)
+    path = store.folder(ID) / "metrics.jsonl"
+    damaged = path.read_text().replace("2.5", "2.4")
+    path.write_text(damaged)
+    assert [line["step"] for line in store.metrics(ID)] == [5, 15]
+    assert store.damaged_records(ID)
+    store.repair_records(ID)
+    assert not store.damaged_records(ID)
+    assert (path.parent / "metrics.jsonl.damaged").read_text() == damaged
+    assert [line["step"] for line in store.metrics(ID)] == [5, 15]
+    assert len(told) == 1 and "metrics.jsonl is damaged: 1 of its lines" in told[0]
+    (store.folder(ID) / "segments.jsonl").write_text('{"run":"a"}\n[1]\n"check"\nnull\n\x00\n')
+    assert store.steps_by(ID, "a", 0, 10) == 0
+    store.repair_records(ID)
+    assert "count as reused" in told[1]
+    assert (store.folder(ID) / "segments.jsonl").read_text() == ""
 
 
 @pytest.mark.parametrize("linking", [True, False])
