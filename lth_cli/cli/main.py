@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from lth_cli.cli import listing, running
+from lth_cli.cli import listing, running, verify
 
 app = typer.Typer(
     name="lth",
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 running.register(app)
 listing.register(app)
+verify.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from lth_cli.config.errors import LthError
 from lth_cli.store.files import Damaged, sha256_file
+from lth_cli.store.lines import read_sealed_lines
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run
-from lth_cli.store.states import State, load_state, read_header
+from lth_cli.store.states import State, load_state, read_header, stored_steps
+from lth_cli.store.trajectories import TrajectoryStore
 
 Masks = dict[str, Tensor]
 _Stored = dict[tuple[str, int], Path]
@@ -39,6 +41,7 @@ def verify_run(run: Run) -> list[Fault]:
     faults = list(_run_files(run))
     stored = _stored_states(run)
     for branch in (None, *run.branches()):
+        faults += _results(run, branch)
         before: Masks | None = None
         for round_ in run.rounds(branch):
             if round_.finished:
@@ -48,6 +51,55 @@ def verify_run(run: Run) -> list[Fault]:
                     faults += _nested(round_, before, masks)
                     before = masks
     return faults
+
+
+def lost_runs(runs_dir: Path) -> list[Fault]:
+    """Folders among the runs that hold what a run holds, but not the file that makes them one."""
+    folders = sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []
+    return [
+        Fault(folder / "run.json", "missing")
+        for folder in folders
+        if not folder.name.startswith(".")
+        and not (folder / "run.json").is_file()
+        and ((folder / "config.yaml").is_file() or Round.all_within(folder))
+    ]
+
+
+def verify_store(store: TrajectoryStore) -> list[Fault]:
+    """Check every file of the shared store: descriptions, states, metrics, records of who trained.
+
+    What was found damaged earlier and moved aside (`*.damaged`) is not looked at.
+    """
+    return [fault for identity in store.identities() for fault in verify_trajectory(store, identity)]
+
+
+def verify_trajectory(store: TrajectoryStore, identity: str) -> Iterator[Fault]:
+    """Check every file of one trajectory of the store."""
+    folder = store.folder(identity)
+    try:
+        if store.description(identity) is None:
+            yield Fault(folder / "trajectory.json", "missing")
+    except LthError as error:
+        yield _fault(folder, error)
+    states: dict[Path, int | None] = {path: step for step, path in stored_steps(folder).items()}
+    if (resume := folder / "resume.safetensors").exists():
+        states[resume] = None
+    for path, step in states.items():
+        try:
+            state, header = load_state(path), read_header(path)
+        except LthError as error:
+            yield _fault(path, error)
+            continue
+        if header.trajectory != identity or step not in (None, state.step):
+            yield Fault(path, f"it is step {header.step} of trajectory {header.trajectory[:12]}")
+    for path in (folder / "metrics.jsonl", folder / "segments.jsonl"):
+        try:
+            damaged = read_sealed_lines(path)[1]
+        except LthError as error:
+            yield _fault(path, error)
+            continue
+        if damaged:
+            yield Fault(path, f"{damaged} of its lines are not what was written")
 
 
 def _run_files(run: Run) -> Iterator[Fault]:
@@ -61,6 +113,24 @@ def _run_files(run: Run) -> Iterator[Fault]:
     if info.get("state") != "finished":  # results and their checksum are written one after the other
         files = {name: sha for name, sha in files.items() if name == "config.yaml"}
     yield from _checksums(run.path, files, run.path / "run.json")
+
+
+def _results(run: Run, branch: str | None) -> Iterator[Fault]:
+    """Every row of the results is of a finished round, and every finished round of a finished run has a row."""
+    path = run.results_path(branch)
+    try:
+        recorded = {row.get("round") for row in run.results(branch)}
+        finished = run.info.get("state") == "finished"
+    except LthError as error:
+        yield _fault(path, error)
+        return
+    rounds = {round_.number for round_ in run.rounds(branch) if round_.finished}
+    for number in sorted(number for number in recorded if isinstance(number, int)):
+        if number not in rounds:
+            yield Fault(run.round(max(number, 0), branch).summary_path, "missing")
+    missing = sorted(rounds - recorded)
+    if missing and finished:
+        yield Fault(path, f"it has no row for round {', '.join(map(str, missing))}")
 
 
 def _stored_states(run: Run) -> _Stored:

@@ -1,0 +1,95 @@
+"""`lth verify`: is everything stored what was written? Reads alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lth_cli.store.verify import Fault
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        "verify",
+        help="Check every file against its checksum and every invariant of the rounds; exit code 1 on a fault.",
+        epilog="Example: lth verify; lth verify RUN --json",
+    )(_verify)
+
+
+def _verify(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...", help="Names or paths of runs; all of them and the shared store without."
+        ),
+    ] = None,
+    runs_dir: Annotated[
+        Path, typer.Option("--runs-dir", envvar="LTH_RUNS_DIR", help="Folder of runs.")
+    ] = Path("runs"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    import json as json_library
+
+    found = _check(runs or [], runs_dir)
+    count = sum(len(faults) for faults in found.values())
+    if json:
+        told = {
+            "faults": count,
+            "checked": {
+                name: [{"path": str(fault.path), "message": fault.message} for fault in faults]
+                for name, faults in found.items()
+            },
+        }
+        typer.echo(json_library.dumps(told, indent=2))
+    else:
+        for name, faults in found.items():
+            typer.echo(f"{name}: {_count(faults)}")
+            for fault in faults:
+                typer.echo(f"  {fault.path}: {fault.message}")
+        if not found:
+            typer.echo(f"No runs in {runs_dir} yet. Try: lth prune")
+    if count:
+        if not json:
+            typer.echo(
+                "A damaged state in the store is never used: the next command that needs it trains it again."
+            )
+        raise typer.Exit(1)
+
+
+def _check(names: list[str], runs_dir: Path) -> dict[str, list[Fault]]:
+    """The faults of each thing checked, by its name."""
+    from lth_cli.config.errors import RequestError
+    from lth_cli.store.files import Damaged
+    from lth_cli.store.runs import find_run, list_runs
+    from lth_cli.store.trajectories import TrajectoryStore
+    from lth_cli.store.verify import Fault, lost_runs, verify_run, verify_store
+
+    def unreadable(error: Exception) -> Fault:
+        return Fault(error.path, error.reason) if isinstance(error, Damaged) else Fault(runs_dir, str(error))
+
+    found: dict[str, list[Fault]] = {}
+    for name in names:
+        try:
+            found[name] = verify_run(find_run(runs_dir, name))
+        except RequestError:
+            raise
+        except Damaged as error:
+            found[name] = [unreadable(error)]
+    if names:
+        return found
+    listed, errors = list_runs(runs_dir)
+    faults = [*map(unreadable, errors), *lost_runs(runs_dir)]
+    found = {fault.path.parent.name: [fault] for fault in faults}
+    found |= {run.name: verify_run(run) for run in listed}
+    store = TrajectoryStore(runs_dir / ".store")
+    if store.identities():
+        found["shared store"] = verify_store(store)
+    return found
+
+
+def _count(faults: list[Fault]) -> str:
+    return "no faults" if not faults else f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
