@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 from lth_cli.cli.progress import make_observer
+from lth_cli.cli.signals import Signals
 from lth_cli.config import compose
 from lth_cli.config.compose import Point
 from lth_cli.config.errors import ConfigError, LthError, RequestError
@@ -52,10 +49,10 @@ def launch(
     names = _names(kind, points)
     runs: list[Run] = []
     failures: list[str] = []
-    with _signals() as stop:
+    with Signals() as signals:
         for point, name in zip(points, names, strict=True):
             try:
-                runs.append(_run_point(kind, point, name, stop, quiet or as_json))
+                runs.append(_run_point(kind, point, name, signals, quiet or as_json))
             except (Interrupted, ConfigError):
                 raise
             except LthError as error:
@@ -70,9 +67,11 @@ def launch(
         show.print_result(runs)
     if failures:
         raise LthError(f"{len(failures)} of {len(points)} points failed:\n" + "\n".join(failures))
+    if signals.received:  # too late to stop anything, and still what ended a script around this command
+        sys.exit(signals.exit_code)
 
 
-def _run_point(kind: str, point: Point, name: str, stop: threading.Event, quiet: bool) -> Run:
+def _run_point(kind: str, point: Point, name: str, signals: Signals, quiet: bool) -> Run:
     existing = find_existing(point.config, kind, name)
     if existing is not None and existing.info["state"] == "finished":
         sys.stderr.write(
@@ -86,7 +85,8 @@ def _run_point(kind: str, point: Point, name: str, stop: threading.Event, quiet:
     plan = make_plan(config)
     with (
         make_observer(plan, kind, name, quiet) as observer,
-        open_session(plan, kind, name, observer, stop) as session,
+        open_session(plan, kind, name, observer, signals.stop) as session,
+        signals.working(session),
     ):
         PROGRAMS[kind](session)
         show.draw_figures(session.run)
@@ -145,30 +145,3 @@ def _slug(override: str) -> str:
     short = key.split("@")[0].replace("/", ".").split(".")[-1]
     text = value if short == "experiment" else f"{short}_{value}"
     return re.sub(r"[^A-Za-z0-9._+]+", "_", text).strip("_")
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """A first SIGINT or SIGTERM asks the training to stop at its next step; a second leaves at once."""
-    stop = threading.Event()
-    received: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if received:
-            # Every file is written whole or not at all, so leaving here loses no more than the last interval.
-            import os
-
-            os._exit(128 + number)
-        received.append(number)
-        stop.set()
-        sys.stderr.write("lth: stopping; the state is being stored (again to leave at once)\n")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    except Interrupted as error:
-        sys.stderr.write(f"lth: {error}\n")
-        sys.exit(128 + received[0] if received else 1)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -67,6 +67,7 @@ class Engine:
         checkpoint_every: steps or time between resume points, as in the config.
         observer: told of progress.
         stop: when set, training stores its state and raises Interrupted.
+        storing: whether a state is being written now.
     """
 
     store: TrajectoryStore
@@ -75,6 +76,7 @@ class Engine:
     checkpoint_every: str
     observer: Observer = field(default_factory=Observer)
     stop: threading.Event = field(default_factory=threading.Event)
+    storing: bool = field(default=False, init=False)
 
     def advance(self, trajectory: Trajectory, to: int, keep: Iterable[int] = ()) -> Advanced:
         """Make sure that the states at `to` and at every step of `keep` are stored, and the metrics up to `to`.
@@ -232,10 +234,14 @@ class Engine:
             return
         self.store.describe(identity, trainer.trajectory.description)
         self.store.add_segment(identity, self.run_id, trained_from, step)
-        if resume_point:
-            self.store.save_resume_point(identity, state)
-        elif self.store.load(identity, step) is None:
-            self.store.save(identity, state)
+        self.storing = True
+        try:
+            if resume_point:
+                self.store.save_resume_point(identity, state)
+            elif self.store.load(identity, step) is None:
+                self.store.save(identity, state)
+        finally:
+            self.storing = False
 
     def _evaluation_plan(self, trajectory: Trajectory, to: int) -> set[tuple[int, str]]:
         """The (step, split) pairs of a run: start, every interval, end; the training set at the end alone."""
