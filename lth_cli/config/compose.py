@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -77,13 +80,76 @@ def compose(command: str, overrides: Sequence[str], config_dir: Path | None = No
         ):
             composed = hydra_compose(command, overrides=list(overrides))
             container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
         raise ConfigError(_explain(error)) from error
     except RecursionError:
         raise ConfigError(("", "the overrides are nested too deeply")) from None
     if not isinstance(container, dict):
         raise ConfigError(("", f"the config {command!r} is not a mapping"))
     return {str(key): value for key, value in container.items()}
+
+
+# Of a stored config, what belongs to the place it ran at or to what was asked of it there.
+_NOT_INHERITED = ("name", "runs_dir", "data", "checkpoint", "controls", "rounds", "control")
+_STORED = "_lth_stored"
+
+
+def load_over(
+    command: str, stored: Mapping[str, Any], overrides: Sequence[str], config_dir: Path | None = None
+) -> Point:
+    """A stored config with overrides on top: what is not overridden stays as stored.
+
+    An option of a config group (`optimizer=sgd`) replaces its whole section. Places, controls and rounds are not
+    taken from the stored config but from the primary config of the command.
+
+    Raises:
+        ConfigError: as `compose` and `validate`; also when the stored config is not valid.
+    """
+    check_override_syntax(overrides)
+    groups = dict(choice for choice in map(_group_choice, overrides) if choice is not None)
+    if "experiment" in groups:
+        raise ConfigError(
+            ("experiment", "describes a whole run, and this one has a config already; override its parts")
+        )
+    values = validate(stored).model_dump(mode="json")
+    root = values["data"]["root"]
+    fresh = compose(command, [], config_dir)
+    values |= {key: fresh[key] for key in _NOT_INHERITED if key in fresh}
+    values["data"] = {**values["data"], "root": values["data"]["root"] or root}
+    kept = {key: _escaped(value) for key, value in values.items() if key not in groups}
+    defaults = ["_self_", *({group: option} for group, option in groups.items())]
+    ConfigStore.instance().store(name=_STORED, node={"defaults": defaults, **kept})
+    composed = compose(_STORED, overrides, config_dir)
+    return Point(tuple(overrides), composed, validate(composed))
+
+
+def _group_choice(override: str) -> tuple[str, str] | None:
+    parsed = OverridesParser.create().parse_override(override)
+    key, value = parsed.key_or_group or "", parsed.value()
+    folders = [packaged_configs(), *([_PersonalConfigs.folder] if _PersonalConfigs.folder else [])]
+    plain = parsed.package is None and not parsed.is_delete() and not parsed.is_add()
+    if plain and isinstance(value, str) and any((folder / key).is_dir() for folder in folders):
+        return key, value
+    return None
+
+
+def _escaped(value: Any) -> Any:
+    """Plain values as they are: what looks like an interpolation in a stored config is text."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    if isinstance(value, dict):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    return [_escaped(inner) for inner in value] if isinstance(value, list) else value
+
+
+def quote_rounds(overrides: Sequence[str]) -> list[str]:
+    """Write `rounds=3,5-8` so that Hydra takes it for one value, which without quotes would be a sweep."""
+    return [
+        f'{match[1]}"{match[2].strip()}"'
+        if (match := re.fullmatch(r"((?:controls\.)?rounds=)([\d\s,-]*,[\d\s,-]*)", o))
+        else o
+        for o in overrides
+    ]
 
 
 def check_override_syntax(overrides: Sequence[str]) -> None:
@@ -95,10 +161,24 @@ def check_override_syntax(overrides: Sequence[str]) -> None:
         except (HydraException, RecursionError, ValueError):
             problems.append((repr(override), "is not an override; write KEY=VALUE, for example seed=1"))
             continue
-        if (parsed.key_or_group or "").split(".")[0].split("/")[0] in ("hydra", "_target_"):
+        if not parsed.key_or_group:
+            problems.append((repr(override), "names no key; write KEY=VALUE, for example seed=1"))
+        elif parsed.key_or_group.split(".")[0].split("/")[0] in ("hydra", "_target_"):
             problems.append((repr(override), "cannot be set from here"))
+        elif _names_no_option(parsed):
+            problems.append((str(parsed.key_or_group), "is a config group; it takes the name of one option"))
     if problems:
         raise ConfigError(*problems)
+
+
+def _names_no_option(parsed: Override) -> bool:
+    group = packaged_configs() / (parsed.key_or_group or "").lstrip("/")
+    return (
+        group.is_dir()
+        and not parsed.is_delete()
+        and not parsed.is_sweep_override()
+        and not isinstance(parsed.value(), str)
+    )
 
 
 def _explain(error: Exception) -> tuple[str, str]:
@@ -136,7 +216,17 @@ def validate(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(values))
     except pydantic.ValidationError as error:
-        raise ConfigError(*(_problem(values, dict(detail)) for detail in error.errors())) from error
+        # A field that may be one of several types has a complaint of each: one line names them all.
+        merged: dict[str, list[str]] = {}
+        for path, message in (_problem(values, dict(detail)) for detail in error.errors()):
+            merged.setdefault(path, []).append(message)
+        problems = ((path, _alternatives(messages)) for path, messages in merged.items())
+        raise ConfigError(*problems) from error
+
+
+def _alternatives(messages: list[str]) -> str:
+    *first, last = messages
+    return "; or ".join([*(message.rpartition(", got ")[0] or message for message in first), last])
 
 
 def _problem(values: Mapping[str, Any], detail: dict[str, Any]) -> tuple[str, str]:

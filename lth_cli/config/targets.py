@@ -29,7 +29,7 @@ def locate(path: str, where: str) -> Callable[..., Any]:
         raise ConfigError((where, f"{path!r} is not an import path; write package.module.name"))
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # importing runs a person's own code, which may fail in any way
         raise ConfigError((where, f"cannot import {module_name!r}: {error}")) from error
     found = getattr(module, name, None)
     if found is None:
@@ -123,5 +123,7 @@ def _adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
     strict = pydantic.ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False, strict=True)
     try:
         return pydantic.TypeAdapter(annotation, config=strict)
-    except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticSchemaGenerationError):
+    except pydantic.errors.PydanticSchemaGenerationError:
         return pydantic.TypeAdapter(Any)
+    except pydantic.errors.PydanticUserError:  # a dataclass, such as a duration, brings its own config
+        return pydantic.TypeAdapter(annotation)
