@@ -59,7 +59,10 @@ def check_arguments(
     Raises:
         ConfigError: naming every unknown, missing or ill-typed argument by its config path.
     """
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError as error:
+        raise ConfigError((f"{where}._target_", f"its arguments cannot be known: {error}")) from error
     hints = _hints(function)
     fields: dict[str, Any] = {}
     open_ended = False

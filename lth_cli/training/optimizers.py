@@ -12,6 +12,11 @@ from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.targets import check_arguments, locate
 
+_REFUSED: dict[type[torch.optim.Optimizer], str] = {
+    torch.optim.LBFGS: "evaluates the loss several times a step",
+    torch.optim.SparseAdam: "takes sparse gradients alone",
+}
+
 
 def build(config: schema.Optimizer, model: nn.Module) -> torch.optim.Optimizer:
     """The configured optimizer over all parameters of a model.
@@ -24,10 +29,9 @@ def build(config: schema.Optimizer, model: nn.Module) -> torch.optim.Optimizer:
     target = locate(config.target, "optimizer._target_")
     if not (inspect.isclass(target) and issubclass(target, torch.optim.Optimizer)):
         raise ConfigError(("optimizer._target_", f"{config.target!r} is not a torch.optim.Optimizer"))
-    if issubclass(target, torch.optim.LBFGS):
-        raise ConfigError(
-            ("optimizer._target_", "LBFGS evaluates the loss several times a step; use a first-order one")
-        )
+    for refused, reason in _REFUSED.items():
+        if issubclass(target, refused):
+            raise ConfigError(("optimizer._target_", f"{refused.__name__} {reason}; use a first-order one"))
     given = {"lr": config.lr, **config.arguments}
     arguments = check_arguments(target, _tuples(given), "optimizer", supplied=("params",))
     accepted = inspect.signature(target).parameters
@@ -68,9 +72,17 @@ def import_state(
     optimizer: torch.optim.Optimizer, model: nn.Module, state: dict[str, dict[str, Tensor]]
 ) -> None:
     """Put exported tensors back; an empty state is a fresh optimizer."""
-    names = [name for name, _ in model.named_parameters()]
     plain = optimizer.state_dict()
     plain["state"] = {
-        names.index(name): {k: v.clone() for k, v in entries.items()} for name, entries in state.items()
+        index: {key: _laid_out_like(parameter, value) for key, value in state[name].items()}
+        for index, (name, parameter) in enumerate(model.named_parameters())
+        if name in state
     }
     optimizer.load_state_dict(plain)
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A copy in the memory layout of its parameter: fused kernels pair elements by their place in memory."""
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
