@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lth_cli.config import schema
 from lth_cli.config.seeds import derive_seed
-from lth_cli.pruning.allocate import prune_global, prune_layerwise
-from lth_cli.pruning.mask import Masks, apply, layer_counts, total
+from lth_cli.pruning.allocate import prune_global
+from lth_cli.pruning.mask import Masks, apply, total
 from lth_cli.pruning.mask import count as count_remaining
 from lth_cli.pruning.scores import locate_score
 from lth_cli.pruning.select import fraction_of
@@ -57,14 +57,32 @@ def next_masks(
     if config.allocation == "global":
         wanted = _to_prune(config, total(masks), count_remaining(masks), config.fraction, round_number)
         return prune_global(scores, masks, min(wanted, most))
-    remaining = layer_counts(masks)
+    layers = _layers(config, masks, output)
     counts = {
-        name: _to_prune(
-            config, mask.numel(), remaining[name], fraction_of(config, name, output), round_number
-        )
-        for name, mask in masks.items()
+        layer: _to_prune(config, total(own), count_remaining(own), layer[1], round_number)
+        for layer, own in layers.items()
     }
-    return prune_layerwise(scores, masks, _shrink(counts, most))
+    pruned: Masks = {}
+    for layer, count in _shrink(counts, most).items():
+        pruned |= prune_global(scores, layers[layer], count)
+    return {name: pruned[name] for name in masks}
+
+
+_Layer = tuple[str, float]
+"""Module name, and the share of its remaining weights that goes each round."""
+
+
+def _layers(config: schema.Pruning, masks: Masks, output: str) -> dict[_Layer, Masks]:
+    """The masks of each layer: a layer's weights and, where they are pruned, its biases are ranked together.
+
+    So does the MNIST-1D notebook, the one study here that prunes biases. Tensors of a layer with fractions of
+    their own are ranked alone.
+    """
+    layers: dict[_Layer, Masks] = {}
+    for name, mask in masks.items():
+        layer = name.rpartition(".")[0], fraction_of(config, name, output)
+        layers.setdefault(layer, {})[name] = mask
+    return layers
 
 
 def finished(config: schema.Pruning, masks: Masks, round_number: int) -> bool:
@@ -87,15 +105,15 @@ def _fewest(config: schema.Pruning, masks: Masks) -> int:
     return 0 if config.density is None else math.ceil(_exact(config.density) * total(masks))
 
 
-def _shrink(counts: dict[str, int], most: int) -> dict[str, int]:
+def _shrink(counts: dict[_Layer, int], most: int) -> dict[_Layer, int]:
     """Scale counts down to sum to `most` if they exceed it; largest remainders first, then layer order."""
     wanted = sum(counts.values())
     if wanted <= most:
         return counts
-    shrunk = {name: count * most // wanted for name, count in counts.items()}
-    by_remainder = sorted(counts, key=lambda name: -(counts[name] * most % wanted))
-    for name in by_remainder[: most - sum(shrunk.values())]:
-        shrunk[name] += 1
+    shrunk = {layer: count * most // wanted for layer, count in counts.items()}
+    by_remainder = sorted(counts, key=lambda layer: -(counts[layer] * most % wanted))
+    for layer in by_remainder[: most - sum(shrunk.values())]:
+        shrunk[layer] += 1
     return shrunk
 
 

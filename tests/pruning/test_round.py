@@ -202,3 +202,18 @@ def test_diverged_weights_are_an_error_only_where_they_remain():
     assert pruned["a.weight"].tolist() == [False, False, True]
     with pytest.raises(LthError, match="NaN at 1 remaining"):
         next_masks(config, weights, ones(weights), round_number=1, output="a", seed=0)
+
+
+def test_a_layers_weights_and_biases_are_ranked_together():
+    config = Pruning(rounds=2, allocation="layerwise", schedule="linear", biases=True)
+    weights = {
+        "a.weight": torch.tensor([1.0, 2.0, 3.0]),
+        "a.bias": torch.tensor([9.0]),
+        "b.weight": torch.tensor([5.0, 6.0]),
+    }
+    masks = next_masks(config, weights, ones(weights), round_number=1, output="b", seed=0)
+    assert {name: mask.tolist() for name, mask in masks.items()} == {
+        "a.weight": [False, False, True],
+        "a.bias": [True],
+        "b.weight": [False, True],
+    }
