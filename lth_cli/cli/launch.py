@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -14,16 +16,27 @@ from lth_cli.cli.signals import Signals
 from lth_cli.config import compose
 from lth_cli.config.compose import Point
 from lth_cli.config.errors import ConfigError, LthError, RequestError
+from lth_cli.config.schema import Config
+from lth_cli.config.steps import Duration
 from lth_cli.experiments import imp
-from lth_cli.experiments.plan import make_plan
-from lth_cli.experiments.session import Session, find_existing, open_session
+from lth_cli.experiments.rewind import rewind_task
+from lth_cli.experiments.session import Task, find_existing, open_session
 from lth_cli.report import show
 from lth_cli.store.runs import Run
 from lth_cli.training.engine import Interrupted
 
-PROGRAMS: dict[str, Callable[[Session], None]] = {"train": imp.train, "prune": imp.prune}
+TASKS: dict[str, Callable[[Config], Task]] = {"train": imp.train_task, "prune": imp.prune_task}
 # Keys that a command does not use; naming one is a misunderstanding worth stopping for.
-_UNUSED = {"train": ("pruning", "rewind", "controls")}
+_UNUSED = {
+    "train": ("pruning", "rewind", "controls", "control", "rounds"),
+    "prune": ("control", "rounds"),
+    "rewind": ("pruning", "controls", "pretrain"),
+}
+_INSTEAD = {
+    "train": "lth prune uses it",
+    "prune": "write controls.kinds= and controls.rounds=, or pruning.rounds= for how many there are",
+    "rewind": "it belongs to the run whose masks are retrained; write control= and rounds=",
+}
 # Keys that say where or how, not what: they make no part of a run's name.
 _UNNAMED = ("name", "runs_dir", "device", "threads", "data", "checkpoint", "evaluation")
 
@@ -33,6 +46,7 @@ def launch(
     primary: str,
     overrides: Sequence[str],
     *,
+    source: Run | None = None,
     config_dir: Path | None = None,
     multirun: bool = False,
     quiet: bool = False,
@@ -40,19 +54,35 @@ def launch(
 ) -> None:
     """Run what was asked and show the result.
 
+    Args:
+        kind: the command.
+        primary: name of its primary config.
+        overrides: what the person typed.
+        source: the run whose config and masks are taken, by `lth rewind`.
+        config_dir: the person's own config folder.
+        multirun: run every combination of the swept values.
+        quiet: show only the result.
+        as_json: show it as JSON.
+
     Raises:
         RequestError: before anything is created, when any point is wrong.
         LthError: when a run fails; in a sweep, after all the other points.
     """
+    overrides = compose.quote_rounds(overrides)
     _refuse_unused(kind, overrides)
-    points = _points(primary, overrides, config_dir, multirun)
-    names = _names(kind, points)
+    points = make_points(primary, overrides, config_dir, multirun, source)
+    points = _share_rewind_points(points)
+    names = _names(kind if source is None else f"{kind}-{source.name}", points)
+    make_task = TASKS[kind] if source is None else functools.partial(rewind_task, run=source)
+    if len(points) > 1 and source is not None:
+        for point in points:  # a step beyond the horizon in the last one is told before the first one trains
+            make_task(point.config)
     runs: list[Run] = []
     failures: list[str] = []
     with Signals() as signals:
         for point, name in zip(points, names, strict=True):
             try:
-                runs.append(_run_point(kind, point, name, signals, quiet or as_json))
+                runs.append(_run_point(kind, make_task, point, name, source, signals, quiet or as_json))
             except (Interrupted, ConfigError):
                 raise
             except LthError as error:
@@ -71,8 +101,16 @@ def launch(
         sys.exit(signals.exit_code)
 
 
-def _run_point(kind: str, point: Point, name: str, signals: Signals, quiet: bool) -> Run:
-    existing = find_existing(point.config, kind, name)
+def _run_point(
+    kind: str,
+    make_task: Callable[[Config], Task],
+    point: Point,
+    name: str,
+    source: Run | None,
+    signals: Signals,
+    quiet: bool,
+) -> Run:
+    existing = find_existing(point.config, kind, name, None if source is None else source.info["id"])
     if existing is not None and existing.info["state"] == "finished":
         sys.stderr.write(
             f"lth: {name} is finished already; delete it or give another name= to run it again\n"
@@ -82,24 +120,33 @@ def _run_point(kind: str, point: Point, name: str, signals: Signals, quiet: bool
     if existing is not None:
         # Another number of threads would give other bytes: what the run began with is used to its end.
         config = config.model_copy(update={key: existing.config[key] for key in ("device", "threads")})
-    plan = make_plan(config)
+    task = make_task(config)
     with (
-        make_observer(plan, kind, name, quiet) as observer,
-        open_session(plan, kind, name, observer, signals.stop) as session,
+        make_observer(task.trainings, name, quiet) as observer,
+        open_session(task, name, observer, signals.stop) as session,
         signals.working(session),
     ):
-        PROGRAMS[kind](session)
+        task.program(session)
         show.draw_figures(session.run)
     return session.run
 
 
-def _points(primary: str, overrides: Sequence[str], config_dir: Path | None, multirun: bool) -> list[Point]:
+def make_points(
+    primary: str,
+    overrides: Sequence[str],
+    config_dir: Path | None,
+    multirun: bool,
+    source: Run | None = None,
+) -> list[Point]:
     """Every point composed and validated; all mistakes of all points in one error."""
+    load = functools.partial(compose.load, primary)
+    if source is not None:
+        load = functools.partial(compose.load_over, primary, source.config)
     combinations = compose.expand(overrides) if multirun else [tuple(overrides)]
     points, problems = [], []
     for combination in combinations:
         try:
-            points.append(compose.load(primary, combination, config_dir))
+            points.append(load(combination, config_dir))
         except ConfigError as error:
             if not multirun:
                 raise
@@ -109,11 +156,33 @@ def _points(primary: str, overrides: Sequence[str], config_dir: Path | None, mul
     return points
 
 
+def _share_rewind_points(points: list[Point]) -> list[Point]:
+    """Points of a sweep that differ in where they rewind to: the first to train keeps the states of all of them."""
+
+    def alike(point: Point) -> str:
+        other = ("rewind", "control", "controls", "rounds", "pruning", "name", "checkpoint")
+        values = {k: v for k, v in point.config.model_dump(mode="json").items() if k not in other}
+        return json.dumps(values, sort_keys=True)
+
+    wanted: dict[str, list[Duration]] = {}
+    for point in points:
+        wanted.setdefault(alike(point), []).append(point.config.rewind.to)
+    shared = []
+    for point in points:
+        checkpoint = point.config.checkpoint
+        keep = list(dict.fromkeys([*checkpoint.keep, *wanted[alike(point)]]))
+        if len(wanted[alike(point)]) > 1:
+            checkpoint = checkpoint.model_copy(update={"keep": keep})
+        config = point.config.model_copy(update={"checkpoint": checkpoint})
+        shared.append(dataclasses.replace(point, config=config))
+    return shared
+
+
 def _refuse_unused(kind: str, overrides: Sequence[str]) -> None:
-    unused = _UNUSED.get(kind, ())
+    unused = _UNUSED[kind]
     wrong = [text for text in overrides if re.split(r"[.=@]", text.lstrip("+~"), maxsplit=1)[0] in unused]
     if wrong:
-        raise ConfigError(*((text, f"has no effect on lth {kind}; lth prune uses it") for text in wrong))
+        raise ConfigError(*((text, f"has no effect on lth {kind}; {_INSTEAD[kind]}") for text in wrong))
 
 
 def _names(kind: str, points: Sequence[Point]) -> list[str]:

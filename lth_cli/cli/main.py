@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from lth_cli.cli import listing, running, verify
+from lth_cli.cli import listing, rewinding, running, verify
 
 app = typer.Typer(
     name="lth",
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 running.register(app)
+rewinding.register(app)
 listing.register(app)
 verify.register(app)
 

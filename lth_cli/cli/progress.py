@@ -18,32 +18,27 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lth_cli.config.steps import parse_rounds
-from lth_cli.experiments.plan import Plan
 from lth_cli.experiments.session import SessionObserver
 
 _PLAIN_EVERY_SECONDS = 30.0
 
 
 @contextmanager
-def make_observer(plan: Plan, kind: str, name: str, quiet: bool) -> Iterator[SessionObserver]:
-    """The observer that suits standard error: bars, lines, or warnings alone."""
+def make_observer(total: int, name: str, quiet: bool) -> Iterator[SessionObserver]:
+    """The observer that suits standard error: bars, lines, or warnings alone.
+
+    Args:
+        total: trainings of the run, controls included.
+        name: of the run.
+        quiet: warnings alone.
+    """
     if quiet:
-        yield _Plain(name, _total_rounds(plan, kind), rounds=False)
+        yield _Plain(name, total, rounds=False)
     elif sys.stderr.isatty():
-        with _Bars(name, _total_rounds(plan, kind)) as bars:
+        with _Bars(name, total) as bars:
             yield bars
     else:
-        yield _Plain(name, _total_rounds(plan, kind), rounds=True)
-
-
-def _total_rounds(plan: Plan, kind: str) -> int:
-    """Trainings of a run, controls included; a target density may end it earlier."""
-    if kind == "train":
-        return 1
-    config = plan.config
-    controlled = [n for n in parse_rounds(config.controls.rounds, config.pruning.rounds) if n > 0]
-    return 1 + config.pruning.rounds + len(config.controls.kinds) * len(controlled)
+        yield _Plain(name, total, rounds=True)
 
 
 def _label(branch: str | None, number: int) -> str:

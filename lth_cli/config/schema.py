@@ -71,6 +71,12 @@ def _round_range(value: Any) -> str:
 
 RoundRange = Annotated[str, BeforeValidator(_round_range)]
 
+
+def _one_name(value: Any) -> Any:
+    """Permuting a layer's mask is drawing a new one with as many weights: two names of the field, one operation."""
+    return "random" if value == "shuffle" else value
+
+
 MOST_ROUNDS = 10_000
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -258,23 +264,78 @@ class Pruning(Section):
 
 
 class Rewind(Section):
-    """Where each round restarts."""
+    """How and from where each round retrains (Renda et al. 2020, arXiv:2003.02389)."""
 
-    to: Steps = Field(
-        Duration(), description="Step of the dense training whose weights the round starts from."
+    technique: Literal["weights", "learning_rate", "fine_tune"] = Field(
+        "weights",
+        description="weights: weights and schedule return to rewind.to. learning_rate: final weights of the round "
+        "before, schedule from rewind.to. fine_tune: final weights of the round before, last rate of the schedule.",
     )
+    to: Steps = Field(
+        Duration(), description="Step of the dense training to which weights or schedule return."
+    )
+    length: PositiveSteps | None = Field(
+        None,
+        description="Steps of a retraining; null is as many as lie between rewind.to and training.length.",
+    )
+
+
+class Control(Section):
+    """What a round trains in the place of its ticket."""
+
+    mask: Annotated[Literal["ticket", "random", "random_global", "inverted"], BeforeValidator(_one_name)] = (
+        Field(
+            "ticket",
+            description="random (or shuffle): drawn anew with the ticket's layer densities. random_global: with its "
+            "density over all layers. inverted: the smallest weights of the dense network, as many a layer.",
+        )
+    )
+    start: Literal["rewind", "reinit", "keep_signs"] = Field(
+        "rewind",
+        description="reinit: newly drawn weights. keep_signs: newly drawn magnitudes with the rewound signs.",
+    )
+
+
+# The controls that have a name of their own; configs/control/ has the same ones for lth rewind.
+CONTROLS = {
+    "random": Control(mask="random"),
+    "random_global": Control(mask="random_global"),
+    "inverted": Control(mask="inverted"),
+    "reinit": Control(start="reinit"),
+    "keep_signs": Control(start="keep_signs"),
+}
 
 
 class Controls(Section):
     """Baselines trained beside the tickets, on the same rounds."""
 
-    kinds: list[Literal["reinit", "random"]] = Field(
+    kinds: list[
+        Annotated[
+            Literal["reinit", "random", "random_global", "inverted", "keep_signs"], BeforeValidator(_one_name)
+        ]
+    ] = Field(
         default_factory=list,
-        description="reinit: same masks, new initial weights. random: masks shuffled within each layer.",
+        description="reinit and keep_signs: same masks, new weights. random (or shuffle), random_global, inverted: "
+        "other masks, rewound weights.",
     )
     rounds: RoundRange = Field(
         "all", description="Rounds that get controls: all, last, or for example 3,5-8."
     )
+
+
+class Pretrain(Section):
+    """Another training before the first step of the dense one; its end is where the dense one starts."""
+
+    length: Steps = Field(
+        Duration(), description="Steps of the pre-training, in its own epochs; 0 is none at all."
+    )
+    dataset: Dataset | None = Field(None, description="Its data set; null is that of the training.")
+    subset: Subset | None = Field(None, description="Its part of the data set; null is that of the data set.")
+    optimizer: Optimizer | None = Field(None, description="Null is that of the training.")
+    schedule: Schedule | None = Field(
+        None, description="Over the length of the pre-training; null is that of the training."
+    )
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(None, description="Null is that of the training.")
 
 
 class Distillation(Section):
@@ -298,6 +359,10 @@ class Checkpoint(Section):
 
     every: Interval = Field(
         "60s", description="Steps (500it, 1ep) or time (60s, 10min) between resume points."
+    )
+    keep: list[Steps] = Field(
+        default_factory=list,
+        description="Steps of the dense training to keep, to rewind to later without training them again.",
     )
 
 
@@ -328,6 +393,11 @@ class Config(Section):
     pruning: Pruning
     rewind: Rewind = Rewind()
     controls: Controls = Controls()
+    pretrain: Pretrain = Pretrain()
+    rounds: RoundRange = Field(
+        "all", description="Rounds of the source that lth rewind retrains: all, last, or for example 3,5-8."
+    )
+    control: Control = Control()
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from lth_cli.config import schema
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.steps import parse_rounds
-from lth_cli.experiments.session import Session
-from lth_cli.pruning.mask import Masks, ones, shuffle_layerwise
+from lth_cli.experiments.plan import Plan, make_plan
+from lth_cli.experiments.session import Session, Task
+from lth_cli.pruning.controls import control_masks
+from lth_cli.pruning.mask import Masks, everything
 from lth_cli.pruning.round import finished, next_masks
-from lth_cli.training.trajectory import Initial, Trajectory
+from lth_cli.training.trajectory import FromState, Initial, KeptSigns, Start, Trajectory
+
+
+def train_task(config: schema.Config) -> Task:
+    """Train one dense network."""
+    return Task("train", make_plan(config), train, trainings=1)
+
+
+def prune_task(config: schema.Config) -> Task:
+    """Find a ticket. A target density may end it before all of its trainings."""
+    controlled = [n for n in parse_rounds(config.controls.rounds, config.pruning.rounds) if n > 0]
+    trainings = 1 + config.pruning.rounds + len(config.controls.kinds) * len(controlled)
+    return Task("prune", make_plan(config), prune, trainings)
 
 
 def train(session: Session) -> None:
     """Train the dense network: a run of one round."""
-    dense = session.plan.dense
-    session.train_round(0, dense, _dense_masks(session))
+    train_dense(session)
 
 
 def prune(session: Session) -> None:
     """Train, prune, rewind, until the rounds are done or the density is reached; then train the controls."""
     plan = session.plan
-    config, dense = plan.config, plan.dense
-    masks = _dense_masks(session)
-    trajectory = dense
-    found = [masks]
-    while True:
-        number = len(found) - 1
-        session.train_round(number, trajectory, masks, keep=(plan.rewind_to, plan.scored_at))
-        if finished(config.pruning, masks, number):
-            break
-        scored = session.engine.state(trajectory, plan.scored_at)
+    config, trajectory = plan.config, plan.dense
+    masks = everything(plan.prunable_shapes)
+    train_dense(session, plan.rewind_to, plan.scored_at(plan.dense))
+    found, starts = [masks], [FromState(plan.dense, plan.rewind_to)]
+    while not finished(config.pruning, masks, number := len(found) - 1):
+        scored = session.engine.state(trajectory, plan.scored_at(trajectory))
         masks = next_masks(
             config.pruning,
             scored.weights,
@@ -37,30 +47,71 @@ def prune(session: Session) -> None:
             output=plan.output,
             seed=config.resolved_seeds["mask"],
         )
-        trajectory = dense.ticket(masks, plan.rewind_to)
+        start = rewound(plan, FromState(plan.dense, plan.rewind_to), FromState(trajectory, trajectory.end))
+        trajectory = plan.retraining(masks, start)
+        session.train_round(number + 1, trajectory, masks, keep=(plan.scored_at(trajectory),))
         found.append(masks)
+        starts.append(start)
     for number in parse_rounds(config.controls.rounds, config.pruning.rounds):
         if 0 < number < len(found):
             for kind in config.controls.kinds:
-                train_control(session, kind, number, found[number])
+                dense = FromState(plan.dense, plan.scored_at(plan.dense))
+                control = schema.CONTROLS[kind]
+                train_control(session, control, number, found[number], starts[number], dense, branch=kind)
 
 
-def train_control(session: Session, kind: str, number: int, masks: Masks) -> None:
-    """Train a control of one round: `reinit` (same masks, new weights) or `random` (masks shuffled in each layer)."""
+def train_dense(session: Session, *keep: int) -> None:
+    """Train round 0 of this config, and before it what it starts from."""
+    plan = session.plan
+    if plan.dense.origin is not None and isinstance(plan.dense.origin.parent, Trajectory):
+        session.train_origin(plan.dense.origin.parent, plan.dense.origin.step)
+    keep = tuple(step for step in (*keep, *plan.keep) if step >= plan.dense.first_step)
+    session.train_round(0, plan.dense, everything(plan.prunable_shapes), keep=keep)
+
+
+def rewound(plan: Plan, dense: FromState, before: FromState) -> FromState:
+    """Where the weights of a round come from: the dense training, or the end of the round before."""
+    return dense if plan.config.rewind.technique == "weights" else before
+
+
+def train_control(
+    session: Session,
+    control: schema.Control,
+    number: int,
+    masks: Masks,
+    start: FromState,
+    dense: FromState,
+    *,
+    branch: str | None = None,
+    nested: bool = True,
+) -> None:
+    """Train a round with the masks and start that a control chooses; `schema.Control()` is the ticket itself.
+
+    Args:
+        session: the run.
+        control: the choices.
+        number: of the round.
+        masks: those of the ticket, in the order of the model's parameters.
+        start: where the weights of the ticket come from.
+        dense: the trained dense state, for inverted scores.
+        branch: kind of control beside the run's own rounds; None trains the round itself.
+        nested: whether the masks of the ticket are nested.
+    """
     plan = session.plan
     seeds = plan.config.resolved_seeds
-    control: Trajectory
-    if kind == "reinit":
-        control = plan.dense.ticket(
-            masks, plan.rewind_to, Initial(derive_seed(seeds["init"], "control.reinit", number))
-        )
-    else:
-        masks = shuffle_layerwise(masks, derive_seed(seeds["mask"], "control.random", number))
-        control = plan.dense.ticket(masks, plan.rewind_to)
-    session.train_round(number, control, masks, branch=kind)
-
-
-def _dense_masks(session: Session) -> Masks:
-    plan = session.plan
-    weights = session.engine.state(plan.dense, 0).weights
-    return ones({name: weights[name] for name in plan.prunable})
+    chosen = control_masks(
+        control.mask,
+        masks,
+        lambda: session.engine.state(dense.parent, dense.step).weights,
+        seed=seeds["mask"],
+        round_number=number,
+    )
+    # One draw for both, so that they differ in nothing but the signs.
+    drawn = derive_seed(seeds["init"], "control.reinit", number)
+    starts: dict[str, Start] = {
+        "rewind": start,
+        "reinit": Initial(drawn),
+        "keep_signs": KeptSigns(start, drawn),
+    }
+    trajectory = plan.retraining(chosen, starts[control.start])
+    session.train_round(number, trajectory, chosen, branch, nested=nested and control.mask == "ticket")

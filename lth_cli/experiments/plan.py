@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,11 @@ from lth_cli.data.batches import Data
 from lth_cli.data.prepare import prepare
 from lth_cli.data.source import open_place
 from lth_cli.models.build import build, output_layer, prunable
+from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.scores import locate_score
 from lth_cli.pruning.select import fraction_of, select_prunable
 from lth_cli.training import optimizers, precision
-from lth_cli.training.trajectory import Trajectory, dense
+from lth_cli.training.trajectory import FromState, Start, Trajectory, dense
 
 
 @dataclass(frozen=True)
@@ -25,23 +27,52 @@ class Plan:
     Attributes:
         config: validated, with device and threads settled.
         dense: the dense trajectory.
+        shapes: shape of every parameter of the model by name, in order of definition.
         prunable: names of the tensors that pruning may touch.
         output: module name of the output layer.
-        rewind_to: step the rounds restart from.
-        scored_at: step whose weights are scored.
+        rewind_to: step of the dense training that rounds rewind to.
+        keep: further steps of the dense training whose states a run keeps.
+        first_step: step counter at the start of a retraining.
+        end: step counter at the end of a retraining.
     """
 
     config: schema.Config
     dense: Trajectory
+    shapes: dict[str, tuple[int, ...]]
     prunable: list[str]
     output: str
     rewind_to: int
-    scored_at: int
+    keep: tuple[int, ...]
+    first_step: int
+    end: int
 
     @property
-    def horizon(self) -> int:
-        """The step at which every training ends."""
-        return self.dense.horizon
+    def prunable_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors that pruning may touch."""
+        return {name: self.shapes[name] for name in self.prunable}
+
+    def scored_at(self, trajectory: Trajectory) -> int:
+        """The step at which the weights of a round are scored."""
+        at = self.config.pruning.at
+        return trajectory.end if at is None else at.steps(self.dense.steps_per_epoch)
+
+    def retraining(self, masks: Masks, start: Start) -> Trajectory:
+        """The training of a round: this config's, with masks, as long and at the rates that `rewind` says.
+
+        Args:
+            masks: True = kept.
+            start: where its weights come from.
+        """
+        pruned = not all(bool(mask.all()) for mask in masks.values())
+        fine_tune = self.config.rewind.technique == "fine_tune"
+        return dataclasses.replace(
+            self.dense,
+            start=start,
+            masks=masks if pruned else {},
+            first_step=self.first_step,
+            rate_held_from=self.dense.horizon - 1 if fine_tune else None,
+            ends_at=self.end,
+        )
 
 
 def make_plan(config: schema.Config) -> Plan:
@@ -54,9 +85,11 @@ def make_plan(config: schema.Config) -> Plan:
     settled = {"device": str(execution.device), "threads": execution.threads}
     config = config.model_copy(update=settled)
     data = load_data(config, execution)
-    trajectory = dense(config, data, execution)
+    trajectory = _pretrained(dense(config, data, execution))
     model = build(config.model, data.input_shape, data.classes, config.resolved_seeds["init"])
     optimizers.build(config.optimizer, model)
+    if config.pretrain.length and config.pretrain.optimizer is not None:
+        optimizers.build(config.pretrain.optimizer, model)
     output = output_layer(model)
     names = select_prunable(
         config.pruning, prunable(model, biases=config.pruning.biases), output, config.model.prune_output
@@ -64,11 +97,85 @@ def make_plan(config: schema.Config) -> Plan:
     locate_score(config.pruning.score)
     for name in names:
         fraction_of(config.pruning, name, output)
-    horizon = trajectory.horizon
-    rewind_to = _step("rewind.to", config.rewind.to, trajectory, 0, horizon - 1)
-    at = config.pruning.at
-    scored_at = horizon if at is None else _step("pruning.at", at, trajectory, rewind_to + 1, horizon)
-    return Plan(config, trajectory, names, output, rewind_to, scored_at)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    rewind_to, first_step, end = _retraining_steps(config, trajectory)
+    if config.pruning.at is not None:
+        if config.rewind.technique == "fine_tune":
+            raise ConfigError(("pruning.at", "rewind.technique=fine_tune scores the end of each training"))
+        _step("pruning.at", config.pruning.at, trajectory, rewind_to + 1, end)
+    keep = [
+        _step("checkpoint.keep", step, trajectory, 0, trajectory.horizon) for step in config.checkpoint.keep
+    ]
+    return Plan(config, trajectory, shapes, names, output, rewind_to, tuple(keep), first_step, end)
+
+
+def _retraining_steps(config: schema.Config, dense: Trajectory) -> tuple[int, int, int]:
+    """Where retraining rewinds to, and the step counters between which it runs."""
+    start, horizon = dense.first_step, dense.horizon
+    rewind_to = _step("rewind.to", config.rewind.to, dense, 0, horizon - 1)
+    if 0 < rewind_to < start:
+        raise ConfigError(
+            (
+                "rewind.to",
+                f"{config.rewind.to} is step {rewind_to}, within the pre-training of {start} steps; "
+                "0 stands for its end, later steps for those of the dense training",
+            )
+        )
+    rewind_to = max(rewind_to, start)
+    first_step = horizon if config.rewind.technique == "fine_tune" else rewind_to
+    length = config.rewind.length
+    end = first_step + (length.steps(dense.steps_per_epoch) if length else horizon - rewind_to)
+    if config.rewind.technique != "fine_tune" and end > horizon:
+        raise ConfigError(
+            (
+                "rewind.length",
+                f"{length} from step {rewind_to} ends at step {end}, beyond training.length="
+                f"{config.training.length} (step {horizon}), where the schedule ends",
+            )
+        )
+    return rewind_to, first_step, end
+
+
+def _pretrained(trajectory: Trajectory) -> Trajectory:
+    """The dense training, started from the end of `pretrain` with its step counter as far on.
+
+    As in Paul et al. 2022 (arXiv:2206.01278): pre-train t steps, then load those weights, with a fresh optimizer
+    and the schedule at step t.
+    """
+    config, settings = trajectory.config, trajectory.config.pretrain
+    if not settings.length:
+        return trajectory
+    dataset = settings.dataset or config.dataset
+    if settings.subset is not None:
+        dataset = dataset.model_copy(update={"subset": settings.subset})
+    training = {"length": settings.length, "batch_size": settings.batch_size or config.training.batch_size}
+    own = config.model_copy(
+        update={
+            "dataset": dataset,
+            "optimizer": settings.optimizer or config.optimizer,
+            "schedule": settings.schedule or config.schedule,
+            "training": config.training.model_copy(update=training),
+        }
+    )
+    data = load_data(own, trajectory.execution)
+    ours, theirs = ((d.input_shape, d.classes) for d in (trajectory.data, data))
+    if ours != theirs:
+        raise ConfigError(
+            (
+                "pretrain.dataset",
+                f"it has inputs of shape {theirs[0]} and {theirs[1]} classes, the training {ours[0]} and {ours[1]}",
+            )
+        )
+    before = dense(own, data, trajectory.execution)
+    if before.horizon >= trajectory.horizon:
+        raise ConfigError(
+            (
+                "pretrain.length",
+                f"{settings.length} is {before.horizon} steps; it must be shorter than training.length, "
+                f"{trajectory.horizon} steps, which counts it",
+            )
+        )
+    return dataclasses.replace(trajectory, start=FromState(before, before.horizon), first_step=before.horizon)
 
 
 def load_data(config: schema.Config, execution: precision.Execution) -> Data:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, now
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.engine import Advanced, Engine, Interrupted, Observer
-from lth_cli.training.trajectory import FromState, Trajectory
+from lth_cli.training.trajectory import Trajectory
 
 # What may change between two runs of the same command without making it another experiment.
 _FREE_KEYS = ("name", "runs_dir", "data", "checkpoint")
@@ -36,6 +36,25 @@ class SessionObserver(Observer):
 
     def round_finished(self, branch: str | None, row: dict[str, Any]) -> None:
         """After a round is recorded, with its row of results.csv."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a command does with a run.
+
+    Attributes:
+        kind: the command.
+        plan: what was asked, checked.
+        program: does the work.
+        trainings: how many rounds and controls it trains at most.
+        source: for run.json, the run whose masks are retrained; it has an `id`.
+    """
+
+    kind: str
+    plan: Plan
+    program: Callable[[Session], None]
+    trainings: int
+    source: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,19 +80,49 @@ class Session:
         masks: Masks,
         branch: str | None = None,
         keep: tuple[int, ...] = (),
+        nested: bool = True,
     ) -> None:
-        """Advance a trajectory to the horizon and record it as a round of the run; a finished round is left alone."""
+        """Advance a trajectory to its end and record it as a round of the run; a finished round is left alone.
+
+        Args:
+            number: of the round.
+            trajectory: its training.
+            masks: True = kept.
+            branch: kind of control; None for the run itself.
+            keep: further steps whose states the run keeps, beside start and end.
+            nested: whether the masks keep nothing that those of earlier rounds prune.
+        """
         round_ = self.run.round(number, branch)
-        keep = (trajectory.first_step, *keep, self.plan.horizon)
+        keep = (trajectory.first_step, *keep, trajectory.end)
         if round_.finished and round_.summary["trajectory"] == trajectory.identity:
             self._adopt(round_, trajectory)
             return
         self.observer.round_started(branch, number, mask_room.density(masks))
-        advanced = self.engine.advance(trajectory, self.plan.horizon, keep)
-        self._record(round_, trajectory, masks, keep, advanced)
+        advanced = self.engine.advance(trajectory, trajectory.end, keep)
+        self._record(round_, trajectory, masks, trajectory.end, keep, advanced, nested)
         rows = [row(r.summary) for r in self.run.rounds(branch) if r.finished]
         self.run.write_results(rows, branch)
         self.observer.round_finished(branch, row(round_.summary))
+
+    def train_origin(self, trajectory: Trajectory, *steps: int) -> int:
+        """Advance a training that rounds start from, and keep its states at these steps with the run.
+
+        Its own origin comes first, so that the run can be rewound further wherever it is copied to.
+
+        Returns:
+            How many trainings lie behind it.
+        """
+        number = 0
+        if trajectory.origin is not None and isinstance(trajectory.origin.parent, Trajectory):
+            number = 1 + self.train_origin(trajectory.origin.parent, trajectory.origin.step)
+        round_ = self.run.origin(number)
+        if round_.finished and round_.summary["trajectory"] == trajectory.identity:
+            self._adopt(round_, trajectory)
+        else:
+            advanced = self.engine.advance(trajectory, max(steps), steps)
+            dense = mask_room.everything(self.plan.prunable_shapes)
+            self._record(round_, trajectory, dense, max(steps), steps, advanced, nested=True)
+        return number
 
     def _adopt(self, round_: Round, trajectory: Trajectory) -> None:
         """Let the shared store have the states of a finished round, should it have been deleted."""
@@ -81,16 +130,21 @@ class Session:
             self.engine.store.adopt(trajectory.identity, path, trajectory.description)
 
     def _record(
-        self, round_: Round, trajectory: Trajectory, masks: Masks, keep: tuple[int, ...], advanced: Advanced
+        self,
+        round_: Round,
+        trajectory: Trajectory,
+        masks: Masks,
+        end: int,
+        keep: tuple[int, ...],
+        advanced: Advanced,
+        nested: bool,
     ) -> None:
         """Fill the round's folder; the summary comes last and makes it finished."""
-        store, identity, horizon = self.engine.store, trajectory.identity, self.plan.horizon
+        store, identity = self.engine.store, trajectory.identity
         round_.save_masks(masks)
         for step in sorted({step for step in keep if trajectory.first_step <= step}):
             round_.add_checkpoint(step, store.state_path(identity, step))
         round_.write_metrics(advanced.metrics)
-        start = trajectory.start
-        parent = isinstance(start, FromState) and {"trajectory": start.parent.identity, "step": start.step}
         density = mask_room.density(masks)
         round_.write_summary(
             {
@@ -102,13 +156,14 @@ class Session:
                 "metrics": {
                     line["split"]: {"loss": line["loss"], "accuracy": line["accuracy"]}
                     for line in advanced.metrics
-                    if line["step"] == horizon
+                    if line["step"] == end
                 },
                 "trajectory": identity,
                 "description": trajectory.description,
-                "start": parent or {"init_seed": trajectory.description["start"]["init_seed"]},
+                "start": trajectory.description["start"],
                 "start_step": trajectory.first_step,
-                "end_step": horizon,
+                "end_step": end,
+                "nested": nested,
                 "steps_trained": advanced.trained,
                 "steps_reused": advanced.reused,
                 "seconds": round(advanced.seconds, 3),
@@ -128,8 +183,14 @@ def row(summary: dict[str, Any]) -> dict[str, Any]:
     return {**head, **scores, **{key: summary[key] for key in ("steps_trained", "steps_reused", "seconds")}}
 
 
-def find_existing(config: Config, kind: str, name: str) -> Run | None:
+def find_existing(config: Config, kind: str, name: str, source: str | None = None) -> Run | None:
     """The run of that name, if there is one and it is of the same experiment.
+
+    Args:
+        config: what is asked now.
+        kind: the command.
+        name: of the run.
+        source: id of the run whose masks are retrained.
 
     Raises:
         RequestError: when a different run has the name.
@@ -146,6 +207,8 @@ def find_existing(config: Config, kind: str, name: str) -> Run | None:
     differing = differences(ours, theirs)
     if run.info["kind"] != kind:
         differing.insert(0, f"command ({run.info['kind']} there, {kind} now)")
+    if source is not None and source != run.info.get("source", {}).get("id"):
+        differing.insert(0, "it retrains the masks of another run")
     if differing:
         shown = "; ".join(differing[:5]) + ("; ..." if len(differing) > 5 else "")
         raise RequestError(
@@ -173,15 +236,16 @@ def comparable(config: Config) -> dict[str, Any]:
 
 @contextmanager
 def open_session(
-    plan: Plan, kind: str, name: str, observer: SessionObserver, stop: threading.Event
+    task: Task, name: str, observer: SessionObserver, stop: threading.Event
 ) -> Iterator[Session]:
     """Create the run or continue it, hold its lock, and leave its state right however the work ends.
 
     Raises:
         RequestError: when another process works on the run, or the folder cannot be written.
     """
-    config = plan.config.model_copy(update={"name": name})
-    run = find_existing(config, kind, name) or _create(config, kind, name)
+    config = task.plan.config.model_copy(update={"name": name})
+    source = None if task.source is None else str(task.source["id"])
+    run = find_existing(config, task.kind, name, source) or _create(config, task, name)
     with run.lock().acquire():
         run.update(state="running", error=None)
         engine = Engine(
@@ -190,10 +254,11 @@ def open_session(
             config.evaluation,
             config.checkpoint.every,
             observer,
+            _Uses(run),
             stop,
         )
         try:
-            yield Session(run, plan, engine, observer)
+            yield Session(run, task.plan, engine, observer)
         except Interrupted as error:
             run.update(state="interrupted", error=str(error))
             raise
@@ -204,6 +269,7 @@ def open_session(
             _mark_failed(run, error)
             raise
         run.update(state="finished", finished=now(), error=None)
+        run.write_uses(())
 
 
 def _mark_failed(run: Run, error: Exception) -> None:
@@ -214,7 +280,20 @@ def _mark_failed(run: Run, error: Exception) -> None:
         sys.stderr.write(f"the failure could not be noted in the run: {second}\n")
 
 
-def _create(config: Config, kind: str, name: str) -> Run:
+class _Uses:
+    """Notes in the run which trajectories it reads or trains, so that `lth gc` leaves them until it is finished."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._noted = set(run.uses())
+
+    def __call__(self, identity: str) -> None:
+        if identity not in self._noted:
+            self._noted.add(identity)
+            self._run.write_uses(self._noted)
+
+
+def _create(config: Config, task: Task, name: str) -> Run:
     runs_dir = Path(config.runs_dir)
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
@@ -229,7 +308,8 @@ def _create(config: Config, kind: str, name: str) -> Run:
         name,
         config.model_dump(mode="json"),
         {
-            "kind": kind,
+            "kind": task.kind,
+            **({} if task.source is None else {"source": task.source}),
             "command": ["lth", *sys.argv[1:]],
             "state": "running",
             "created": now(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Generator, Tensor, nn
@@ -65,3 +65,14 @@ def _initialize_batch_norm(module: nn.modules.batchnorm._BatchNorm, how: str, ge
     else:
         module.weight.fill_(1.0)
     module.bias.zero_()
+
+
+def keep_signs(fresh: Mapping[str, Tensor], rewound: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The magnitudes of `fresh` with the signs of `rewound`, where a zero counts as positive.
+
+    Args:
+        fresh: newly drawn parameters by name.
+        rewound: the parameters whose signs are kept, alike in names and shapes.
+    """
+    # The sum turns -0.0 into +0.0: stored zeros have one spelling.
+    return {name: torch.copysign(weight, rewound[name]) + 0.0 for name, weight in fresh.items()}

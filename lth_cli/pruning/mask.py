@@ -18,6 +18,11 @@ def ones(weights: Mapping[str, Tensor]) -> Masks:
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
 
 
+def everything(shapes: Mapping[str, tuple[int, ...]]) -> Masks:
+    """The dense mask, given shapes alone."""
+    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+
+
 def total(masks: Masks) -> int:
     """Number of prunable weights, kept or not."""
     return sum(mask.numel() for mask in masks.values())

@@ -46,8 +46,11 @@ def print_result(runs: Sequence[Run]) -> None:
 
 
 def steps(run: Run) -> tuple[int, int]:
-    """Steps trained and steps reused, over all rounds and controls."""
-    rows = [row for branch in (None, *run.branches()) for row in run.results(branch)]
+    """Steps trained and steps reused, over all rounds and controls, and the trainings they start from."""
+    rows: list[dict[str, Any]] = [
+        *(row for branch in (None, *run.branches()) for row in run.results(branch)),
+        *(origin.summary for origin in run.origins() if origin.finished),
+    ]
     return sum(int(row["steps_trained"] or 0) for row in rows), sum(
         int(row["steps_reused"] or 0) for row in rows
     )
@@ -63,8 +66,16 @@ def as_json(run: Run) -> dict[str, Any]:
         "config": run.config,
         "results": run.results(),
         "controls": {branch: run.results(branch) for branch in run.branches()},
+        "origins": [_origin(origin.summary) for origin in run.origins() if origin.finished],
         "steps_trained": trained,
         "steps_reused": reused,
+    }
+
+
+def _origin(summary: dict[str, Any]) -> dict[str, Any]:
+    """Of a training that rounds start from, what it cost."""
+    return {
+        key: summary[key] for key in ("trajectory", "start_step", "end_step", "steps_trained", "steps_reused")
     }
 
 

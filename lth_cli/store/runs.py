@@ -8,6 +8,7 @@ import difflib
 import errno
 import re
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from lth_cli.store.files import (
     TEMPORARY,
     Damaged,
     make_folder,
+    read_json,
     read_sealed,
     remove_leftovers,
     remove_tree,
     sha256_file,
     sync_folder,
     temporary,
+    write_json,
     write_sealed,
     writing,
 )
@@ -36,6 +39,7 @@ FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+-]{0,119}")
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RUN_FILE = "run.json"
+_USES = ".uses"
 
 
 class RunExists(RequestError):
@@ -171,6 +175,31 @@ class Run:
         if number < 0:
             raise ValueError(f"round {number} is negative")
         return Round.within(self._folder(branch), number)
+
+    def origin(self, number: int) -> Round:
+        """Training `number` of those that the rounds start from: pre-training, the dense training of a source."""
+        return Round.within(self.path / "origin", number)
+
+    def origins(self) -> list[Round]:
+        """The trainings that the rounds start from and that are no rounds themselves, oldest first."""
+        return Round.all_within(self.path / "origin")
+
+    def uses(self) -> list[str]:
+        """Identities of the trajectories that the run worked with and has not finished with."""
+        path = self.path / _USES
+        try:
+            return [str(identity) for identity in read_json(path)] if path.exists() else []
+        except Damaged:
+            return []
+
+    def write_uses(self, identities: Iterable[str]) -> None:
+        """Replace that list; hold the lock. Raises WriteFailed."""
+        path, found = self.path / _USES, sorted(identities)
+        if found:
+            write_json(path, found)
+        else:
+            with writing(path):
+                path.unlink(missing_ok=True)
 
     def write_results(self, rows: list[Row], branch: str | None = None) -> None:
         """Write results.csv whole, and its checksum to run.json; hold the lock.

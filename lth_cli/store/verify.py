@@ -20,7 +20,7 @@ from lth_cli.store.states import State, load_state, read_header, stored_steps
 from lth_cli.store.trajectories import TrajectoryStore
 
 Masks = dict[str, Tensor]
-_Stored = dict[tuple[str, int], Path]
+_Stored = dict[tuple[str, object], Path]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ def verify_run(run: Run) -> list[Fault]:
     """
     faults = list(_run_files(run))
     stored = _stored_states(run)
+    for origin in run.origins():
+        if origin.finished:
+            faults += _verify_round(origin, stored)[1]
     for branch in (None, *run.branches()):
         faults += _results(run, branch)
         before: Masks | None = None
@@ -47,7 +50,7 @@ def verify_run(run: Run) -> list[Fault]:
             if round_.finished:
                 masks, found = _verify_round(round_, stored)
                 faults += found
-                if branch is None and masks is not None:
+                if branch is None and masks is not None and _is_nested(round_):
                     faults += _nested(round_, before, masks)
                     before = masks
     return faults
@@ -136,7 +139,7 @@ def _results(run: Run, branch: str | None) -> Iterator[Fault]:
 def _stored_states(run: Run) -> _Stored:
     """Where the run keeps the states of which trajectories; damage is found when they are verified."""
     stored: _Stored = {}
-    for round_ in run.rounds():
+    for round_ in (*run.origins(), *run.rounds()):
         for path in round_.checkpoints().values():
             try:
                 header = read_header(path)
@@ -166,8 +169,9 @@ def _verify_round(round_: Round, stored: _Stored) -> tuple[Masks | None, list[Fa
             faults.append(_fault(path, error))
             continue
         faults += _masked(path, state, masks or {})
-        if isinstance(start, dict) and start.get("step") == step and masks is not None:
-            faults += _started(path, state, masks, stored.get((str(start.get("trajectory")), step)))
+        if isinstance(start, dict) and step == summary.get("start_step") and masks is not None:
+            origin = (str(start.get("trajectory")), start.get("step"))
+            faults += _started(path, state, masks, stored.get(origin))
     return masks, faults
 
 
@@ -211,6 +215,14 @@ def _same(recorded: object, actual: float | None) -> bool:
     if actual is None or not isinstance(recorded, (int, float)):
         return False
     return math.isclose(recorded, actual, rel_tol=1e-12)
+
+
+def _is_nested(round_: Round) -> bool:
+    """Whether the masks are said to be nested: those of random controls are not."""
+    try:
+        return bool(round_.summary.get("nested", True))
+    except LthError:  # told already
+        return False
 
 
 def _nested(round_: Round, before: Masks | None, masks: Masks) -> Iterator[Fault]:

@@ -13,13 +13,14 @@ from typing import Any
 from lth_cli.config import schema
 from lth_cli.config.errors import LthError
 from lth_cli.config.steps import Duration
+from lth_cli.models.initialize import keep_signs
 from lth_cli.pruning import mask as mask_room
 from lth_cli.store.locks import Locked
 from lth_cli.store.states import State
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.evaluate import Stopped
 from lth_cli.training.loop import Diverged, Trainer, initial_state
-from lth_cli.training.trajectory import FromState, Initial, Trajectory
+from lth_cli.training.trajectory import Initial, KeptSigns, Known, Trajectory
 
 
 class Interrupted(LthError):
@@ -66,6 +67,7 @@ class Engine:
         evaluation: when metrics are taken.
         checkpoint_every: steps or time between resume points, as in the config.
         observer: told of progress.
+        uses: told the identity of a trajectory before any of its states is looked for.
         stop: when set, training stores its state and raises Interrupted.
         storing: whether a state is being written now.
     """
@@ -75,6 +77,7 @@ class Engine:
     evaluation: schema.Evaluation
     checkpoint_every: str
     observer: Observer = field(default_factory=Observer)
+    uses: Callable[[str], None] = lambda identity: None
     stop: threading.Event = field(default_factory=threading.Event)
     storing: bool = field(default=False, init=False)
 
@@ -92,11 +95,12 @@ class Engine:
             raise LthError(f"step {to} lies before the start of this trajectory at step {first}")
         wanted = sorted({first, to} | {step for step in keep if first <= step <= to})
         identity = trajectory.identity
+        self.uses(identity)
         plan = self._evaluation_plan(trajectory, to)
         if not self._complete(identity, wanted, plan):
-            if isinstance(trajectory.start, FromState):
+            if trajectory.origin is not None:
                 # Before this lock is taken, so that nobody waits for two.
-                self.state(trajectory.start.parent, trajectory.start.step)
+                self.state(trajectory.origin.parent, trajectory.origin.step)
             with self._locked(identity):
                 self._advance(trajectory, wanted, plan)
         trained = self.store.steps_by(identity, self.run_id, first, to)
@@ -116,10 +120,19 @@ class Engine:
         with lock:
             yield
 
-    def state(self, trajectory: Trajectory, step: int) -> State:
-        """The state at a step: read where stored, trained where not."""
+    def state(self, trajectory: Trajectory | Known, step: int) -> State:
+        """The state at a step: read where stored, trained where not.
+
+        Raises:
+            LthError: when it can be neither read nor trained.
+        """
+        self.uses(trajectory.identity)
         found = self.store.load(trajectory.identity, step)
         if found is None:
+            if isinstance(trajectory, Known):
+                raise LthError(
+                    f"the state at step {step} of trajectory {trajectory.identity[:12]} is not stored any more"
+                )
             self.advance(trajectory, step, keep=(step,))
             found = self.store.load(trajectory.identity, step)
         if found is None:
@@ -163,6 +176,11 @@ class Engine:
         """The state before the first step, made and stored."""
         if isinstance(trajectory.start, Initial):
             state = initial_state(trajectory, trajectory.start.seed)
+        elif isinstance(trajectory.start, KeptSigns):
+            signs = self.state(trajectory.start.of.parent, trajectory.start.of.step)
+            fresh = initial_state(trajectory, trajectory.start.seed)
+            weights = mask_room.apply(keep_signs(fresh.weights, signs.weights), trajectory.masks)
+            state = State(trajectory.first_step, weights, fresh.buffers, {})
         else:
             parent = self.state(trajectory.start.parent, trajectory.start.step)
             weights = mask_room.apply(parent.weights, trajectory.masks)
@@ -250,7 +268,7 @@ class Engine:
         steps = {first, *range((first // every + 1) * every, to + 1, every)}
         splits: list[str] = [split for split in ("val", "test") if split in trajectory.data.sizes]
         plan: set[tuple[int, str]] = {(step, split) for step in steps for split in splits}
-        if to == trajectory.horizon:
+        if to == trajectory.end:
             plan |= {(to, split) for split in splits}
             if self.evaluation.train:
                 plan.add((to, "train"))

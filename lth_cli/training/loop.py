@@ -56,6 +56,7 @@ class Trainer:
         self.trajectory = trajectory
         config, data = trajectory.config, trajectory.data
         self.execution = trajectory.execution
+        self.execution.activate()
         self.model = self.execution.place(build(config.model, data.input_shape, data.classes, init_seed=0))
         _restore(self.model, state)
         self.optimizer = optimizers.build(config.optimizer, self.model)

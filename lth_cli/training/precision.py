@@ -41,6 +41,12 @@ class Execution:
             "channels_last": self.channels_last,
         }
 
+    def activate(self) -> None:
+        """Set this process to the threads and formats: a run may advance trainings of two execution modes."""
+        torch.set_num_threads(self.threads)
+        torch.backends.cuda.matmul.allow_tf32 = self.dtype == "tf32"
+        torch.backends.cudnn.allow_tf32 = self.dtype == "tf32"
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which forward passes run."""
         if self.dtype == "bf16":
@@ -75,16 +81,15 @@ def resolve(config: schema.Config) -> Execution:
         )
     if dtype == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError(("precision.dtype", "this GPU has no bf16; accepted here: fp32, tf32"))
-    torch.set_num_threads(threads)
     # Momentum of dead units decays into denormal numbers, which CPUs multiply many times slower than zeros.
     torch.set_flush_denormal(True)
-    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
-    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
-    return Execution(device, threads, dtype, config.precision.channels_last)
+    execution = Execution(device, threads, dtype, config.precision.channels_last)
+    execution.activate()
+    return execution
 
 
 def _device(asked: str) -> torch.device:

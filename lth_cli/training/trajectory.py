@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -28,11 +27,34 @@ class Initial:
 
 
 @dataclass(frozen=True)
+class Known:
+    """A trajectory known by its identity alone: its stored states can be read, none can be trained."""
+
+    identity: str
+
+
+@dataclass(frozen=True)
 class FromState:
     """Start from the weights and buffers of another trajectory at a step, with a fresh optimizer."""
 
-    parent: Trajectory
+    parent: Trajectory | Known
     step: int
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide it."""
+        return {"trajectory": self.parent.identity, "step": self.step}
+
+
+@dataclass(frozen=True)
+class KeptSigns:
+    """Start from freshly drawn weights that take their signs from a state (a zero counts as positive)."""
+
+    of: FromState
+    seed: int
+
+
+Start = Initial | FromState | KeptSigns
 
 
 @dataclass(frozen=True)
@@ -46,14 +68,19 @@ class Trajectory:
         start: where the weights come from.
         masks: bool tensors by parameter name, True = kept, on the CPU; empty for a dense network.
         first_step: the step counter at the start; schedule, data order and augmentation resume there.
+        rate_held_from: step from which the learning rate stays as it is there; None follows the schedule.
+        ends_at: step up to which it is meant to be trained; None is the horizon. No part of the identity, as
+            the state at a step does not depend on how far training goes on.
     """
 
     config: schema.Config
     data: Data
     execution: Execution
-    start: Initial | FromState
+    start: Start
     masks: Masks = field(default_factory=dict)
     first_step: int = 0
+    rate_held_from: int | None = None
+    ends_at: int | None = None
 
     @cached_property
     def batches(self) -> Batches:
@@ -74,8 +101,20 @@ class Trajectory:
 
     @cached_property
     def horizon(self) -> int:
-        """The step at which training ends."""
+        """The step at which the config's training ends, over which schedules extend."""
         return self.config.training.length.steps(self.steps_per_epoch)
+
+    @property
+    def end(self) -> int:
+        """The step up to which this trajectory is meant to be trained."""
+        return self.horizon if self.ends_at is None else self.ends_at
+
+    @property
+    def origin(self) -> FromState | None:
+        """The state of another trajectory that has to be there before this one can start."""
+        if isinstance(self.start, Initial):
+            return None
+        return self.start.of if isinstance(self.start, KeptSigns) else self.start
 
     @cached_property
     def _schedule(self) -> tuple[schedules.Factor, dict[str, Any]]:
@@ -85,6 +124,8 @@ class Trajectory:
 
     def learning_rate(self, step: int) -> float:
         """The rate of the update that leads from `step` to `step + 1`."""
+        if self.rate_held_from is not None:
+            step = min(step, self.rate_held_from)
         return self.config.optimizer.lr * self._schedule[0](step)
 
     @cached_property
@@ -94,8 +135,11 @@ class Trajectory:
         model = self.config.model.model_dump(mode="json", exclude={"prune_output"})
         if isinstance(self.start, Initial):
             start: dict[str, Any] = {"init_seed": self.start.seed}
+        elif isinstance(self.start, KeptSigns):
+            start = {"init_seed": self.start.seed, "signs_of": self.start.of.description}
         else:
-            start = {"trajectory": self.start.parent.identity, "step": self.start.step}
+            start = self.start.description
+        held = {} if self.rate_held_from is None else {"rate_held_from": self.rate_held_from}
         return {
             "numerics": NUMERICS_VERSION,
             "model": model,
@@ -116,24 +160,13 @@ class Trajectory:
             "start": start,
             "first_step": self.first_step,
             "mask": mask_digest(self.masks) if self.masks else None,
+            **held,
         }
 
     @cached_property
     def identity(self) -> str:
         """SHA-256 of the canonical JSON of the description."""
         return digest(self.description)
-
-    def ticket(self, masks: Masks, rewind_to: int, start: Initial | FromState | None = None) -> Trajectory:
-        """This (dense) network with masks, from a rewind point on.
-
-        Args:
-            masks: True = kept.
-            rewind_to: step of this trajectory to start from; training resumes at that step of the schedule.
-            start: other starting weights instead of the rewound ones.
-        """
-        start = start if start is not None else FromState(self, rewind_to)
-        pruned = not all(bool(mask.all()) for mask in masks.values())
-        return dataclasses.replace(self, start=start, masks=masks if pruned else {}, first_step=rewind_to)
 
 
 def dense(config: schema.Config, data: Data, execution: Execution) -> Trajectory:

@@ -1,0 +1,279 @@
+"""Retraining the masks of a finished run from any point of its dense training, in any way, beside any control."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lth_cli.config import schema
+from lth_cli.config.compose import validate
+from lth_cli.config.errors import ConfigError, LthError, RequestError
+from lth_cli.config.steps import parse_rounds
+from lth_cli.experiments.imp import rewound, train_control, train_dense
+from lth_cli.experiments.plan import Plan, make_plan
+from lth_cli.experiments.session import Session, Task
+from lth_cli.pruning.mask import Masks
+from lth_cli.store.files import Damaged
+from lth_cli.store.rounds import Round
+from lth_cli.store.runs import Run
+from lth_cli.store.states import read_header
+from lth_cli.training.trajectory import FromState, Known, Trajectory
+
+# Where the code that a stored config names may come from without a person's word for it.
+_TRUSTED = {
+    "model": ("lth_cli.models.", "torchvision.models."),
+    "dataset": ("lth_cli.data.",),
+    "optimizer": ("torch.optim.",),
+    "schedule": ("lth_cli.training.schedules.",),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished run whose masks are retrained.
+
+    Attributes:
+        run: where it lies.
+        config: of the dense training behind its masks: its own, or that of its own source.
+        dense: that training; only known by identity where it cannot be repeated here.
+        rewind_to: step of it that `rewind.to` names, in its own epochs.
+        keep: further steps of it that the run keeps.
+        scored_at: step of it whose weights were scored first.
+        masks: by round number.
+    """
+
+    run: Run
+    config: schema.Config
+    dense: Trajectory | Known
+    rewind_to: int
+    keep: tuple[int, ...]
+    scored_at: int
+    masks: dict[int, Masks]
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What a run notes about its source, enough to be rewound when that is gone."""
+        return {
+            "name": self.run.name,
+            "path": str(self.run.path.resolve()),
+            "id": self.run.info["id"],
+            "dense": self.dense.identity,
+            "config": self.config.model_dump(mode="json"),
+        }
+
+
+def check_trust(run: Run) -> None:
+    """Refuse a run whose stored config names code from outside: using it would run that code.
+
+    Raises:
+        RequestError: naming each such config path.
+    """
+    stored = [run.config, run.info.get("source", {}).get("config", {})]
+    foreign = list(dict.fromkeys(found for values in stored for found in _foreign(values)))
+    if foreign:
+        raise RequestError(
+            f"the stored config of {run.name} names code outside lth: {', '.join(foreign)}. "
+            "If you trust where the run comes from, say so with --trust"
+        )
+
+
+def _foreign(values: Any, path: str = "") -> list[str]:
+    if isinstance(values, Mapping):
+        return [
+            found for key, value in values.items() for found in _foreign(value, f"{path}.{key}".strip("."))
+        ]
+    section, _, key = path.rpartition(".")
+    if key == "_target_":
+        trusted = _TRUSTED.get(section.removeprefix("pretrain."), ())
+        return (
+            [] if isinstance(values, str) and values.startswith(trusted or ("\0",)) else [f"{path}={values}"]
+        )
+    if path == "pruning.score" and isinstance(values, str) and "." in values:
+        return [] if values.startswith("lth_cli.pruning.scores.") else [f"{path}={values}"]
+    if isinstance(values, list):
+        return [found for item in values for found in _foreign(item, path)]
+    return []
+
+
+def rewind_task(config: schema.Config, run: Run) -> Task:
+    """Check everything that can be checked before any work.
+
+    Args:
+        config: that of the run with what the person overrode.
+        run: whose masks are retrained.
+
+    Raises:
+        RequestError: rounds that are not there, a run of another architecture, a point beyond the horizon,
+            weights that can neither be read nor trained again.
+    """
+    plan = make_plan(config)
+    numbers = _rounds(run, config.rounds)
+    source = _open_source(run, plan, numbers)
+    starts = {number: _start(source, plan, number) for number in numbers if number > 0}
+    _check_fit(source, plan)
+    _check_dense(source, plan, any(numbers))
+    program = functools.partial(_retrain, source=source, numbers=numbers, starts=starts)
+    return Task("rewind", plan, program, len(numbers), source.note)
+
+
+def _rounds(run: Run, text: str) -> list[int]:
+    """The rounds asked for, each of them finished."""
+    there = [round_.number for round_ in run.rounds() if round_.finished]
+    pruned = [number for number in there if number > 0]
+    if not pruned:
+        raise RequestError(f"{run.name} has no pruned round to retrain; lth prune finds tickets")
+    if text == "all" and run.effective_state != "finished":
+        raise RequestError(
+            f"{run.name} is {run.effective_state}, not finished; go on with it first, "
+            f"or name some of its rounds: rounds={','.join(map(str, pruned))}"
+        )
+    if text in ("all", "last"):
+        return pruned if text == "all" else pruned[-1:]
+    try:
+        asked = parse_rounds(text, schema.MOST_ROUNDS)
+    except ValueError as error:
+        raise ConfigError(("rounds", str(error))) from None
+    missing = [number for number in asked if number != 0 and number not in pruned]
+    if missing:
+        raise ConfigError(
+            (
+                "rounds",
+                f"{run.name} has no finished round {', '.join(map(str, missing))}; "
+                f"it has {', '.join(map(str, there))}",
+            )
+        )
+    return asked
+
+
+def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
+    note = run.info.get("source", {})
+    stored = validate(note.get("config") or run.config)
+    # Places are this person's; where to rewind to is what is asked now.
+    here = {name: getattr(plan.config, name) for name in ("data", "rewind", "checkpoint")}
+    stored = stored.model_copy(update=here)
+    try:
+        ours = make_plan(stored)
+    except ConfigError as error:
+        if [path for path, _ in error.problems] != ["device"]:
+            raise
+        machine = {"device": plan.config.device, "threads": plan.config.threads}
+        ours = make_plan(stored.model_copy(update=machine))
+    first = run.round(0)
+    recorded = note.get("dense") or (first.summary["trajectory"] if first.finished else None)
+    same = recorded in (None, ours.dense.identity)
+    dense = ours.dense if same else Known(str(recorded))
+    masks = {number: _ordered(run.round(number).masks(), plan) for number in numbers if number > 0}
+    keep = tuple(step for step in ours.keep if step >= ours.dense.first_step)
+    return Source(run, ours.config, dense, ours.rewind_to, keep, ours.scored_at(ours.dense), masks)
+
+
+def _ordered(masks: Masks, plan: Plan) -> Masks:
+    """Masks in the order of the model's parameters, on which random ones and ties depend; files sort by name."""
+    order = {name: position for position, name in enumerate([*plan.prunable, *plan.shapes])}
+    return dict(sorted(masks.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+
+
+def _check_fit(source: Source, plan: Plan) -> None:
+    """Masks of another architecture, or of data of another shape, have no weights to mask."""
+    for number, masks in source.masks.items():
+        for name, mask in masks.items():
+            shape = tuple(mask.shape)
+            if plan.shapes.get(name) != shape:
+                here = f"is {list(plan.shapes[name])}" if name in plan.shapes else "does not exist"
+                raise ConfigError(
+                    (
+                        "model",
+                        f"the masks of {source.run.name} do not fit: {name} {here}, its mask of round "
+                        f"{number} is {list(shape)}. A ticket can only be retrained with the same architecture, "
+                        "on data of the same shape",
+                    )
+                )
+
+
+def _start(source: Source, plan: Plan, number: int) -> FromState:
+    """Where the weights of a round come from."""
+    dense = FromState(source.dense, source.rewind_to)
+    if plan.config.rewind.technique == "weights":
+        return dense
+    before = source.run.round(number - 1)
+    if not before.finished or before.summary["end_step"] not in before.checkpoints():
+        raise RequestError(
+            f"rewind.technique={plan.config.rewind.technique} starts round {number} from the end of round "
+            f"{number - 1}, which {source.run.name} does not have"
+        )
+    return rewound(
+        plan, dense, FromState(Known(before.summary["trajectory"]), int(before.summary["end_step"]))
+    )
+
+
+def _dense_steps(source: Source, plan: Plan) -> list[int]:
+    """Steps of the source's dense training whose states the retraining needs."""
+    control = plan.config.control
+    weights = plan.config.rewind.technique == "weights" and control.start != "reinit"
+    return [
+        *([source.rewind_to] if weights else []),
+        *([source.scored_at] if control.mask == "inverted" else []),
+    ]
+
+
+def _check_dense(source: Source, plan: Plan, pruned: bool) -> None:
+    """States of a training that cannot be repeated here must be among those the run keeps."""
+    if isinstance(source.dense, Known) and pruned:
+        kept = [step for step, _, _ in _kept_states(source, {source.dense.identity})]
+        for step in _dense_steps(source, plan):
+            if step not in kept:
+                raise RequestError(
+                    f"the dense training of {source.run.name} cannot be repeated bit for bit here (another device, "
+                    f"data set or release of lth), and step {step} of it is not among the states the run keeps: "
+                    f"{', '.join(map(str, sorted(kept))) or 'none'}"
+                )
+
+
+def _kept_states(source: Source, identities: set[str]) -> list[tuple[int, Any, Round]]:
+    """The (step, path, round) of every state of some trajectories that the source run keeps."""
+    found = []
+    for round_ in (*source.run.origins(), *source.run.rounds()):
+        if round_.finished and round_.summary["trajectory"] in identities:
+            found += [(step, path, round_) for step, path in round_.checkpoints().items()]
+    return found
+
+
+def _retrain(session: Session, *, source: Source, numbers: list[int], starts: dict[int, FromState]) -> None:
+    """Train the rounds, after what they start from."""
+    plan = session.plan
+    _adopt(session, source, starts)
+    steps = _dense_steps(source, plan) if source.masks else []
+    if steps and isinstance(source.dense, Trajectory):
+        session.train_origin(source.dense, *steps, *(source.keep if source.rewind_to in steps else ()))
+    for number in numbers:
+        if number == 0:
+            train_dense(session)
+        else:
+            train_control(
+                session,
+                plan.config.control,
+                number,
+                source.masks[number],
+                starts[number],
+                FromState(source.dense, source.scored_at),
+                nested=bool(source.run.round(number).summary.get("nested", True)),
+            )
+
+
+def _adopt(session: Session, source: Source, starts: dict[int, FromState]) -> None:
+    """Let the shared store have the states of the source that are needed, should they come from elsewhere."""
+    wanted: set[str] = {start.parent.identity for start in starts.values()} | {source.dense.identity}
+    origin = source.dense.origin if isinstance(source.dense, Trajectory) else None
+    if origin is not None:
+        wanted.add(origin.parent.identity)
+    for _, path, round_ in _kept_states(source, wanted):
+        try:
+            identity = read_header(path).trajectory
+            session.engine.uses(identity)
+            session.engine.store.adopt(identity, path, round_.summary["description"])
+        except (Damaged, ValueError) as error:
+            session.observer.message(f"not used: {error}")
+        except LthError as error:
+            session.observer.message(f"{error}; the steps before it are trained again")
