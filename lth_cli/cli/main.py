@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from lth_cli.cli import listing, rewinding, running, verify
+from lth_cli.cli import collecting, listing, rewinding, running, verify
 
 app = typer.Typer(
     name="lth",
@@ -22,6 +22,7 @@ running.register(app)
 rewinding.register(app)
 listing.register(app)
 verify.register(app)
+collecting.register(app)
 
 
 @app.callback(invoke_without_command=True)

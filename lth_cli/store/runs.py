@@ -39,7 +39,7 @@ FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+-]{0,119}")
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RUN_FILE = "run.json"
-_USES = ".uses"
+USES = ".uses"
 
 
 class RunExists(RequestError):
@@ -186,7 +186,7 @@ class Run:
 
     def uses(self) -> list[str]:
         """Identities of the trajectories that the run worked with and has not finished with."""
-        path = self.path / _USES
+        path = self.path / USES
         try:
             return [str(identity) for identity in read_json(path)] if path.exists() else []
         except Damaged:
@@ -194,7 +194,7 @@ class Run:
 
     def write_uses(self, identities: Iterable[str]) -> None:
         """Replace that list; hold the lock. Raises WriteFailed."""
-        path, found = self.path / _USES, sorted(identities)
+        path, found = self.path / USES, sorted(identities)
         if found:
             write_json(path, found)
         else:
