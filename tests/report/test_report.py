@@ -1,0 +1,177 @@
+"""Tables and figures of runs made by hand, with numbers that can be checked by eye."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from lth_cli.config.compose import load
+from lth_cli.config.errors import LthError
+from lth_cli.report.figures import accuracy_figure
+from lth_cli.report.series import group_runs, labels, series
+from lth_cli.report.show import as_json, compare, draw_figures, print_result, print_run
+from lth_cli.report.tables import accuracy, rounds_table, runs_table
+from lth_cli.store.runs import Run
+
+
+def row(number, density, score, steps=10, seconds=1.0):
+    return {
+        "round": number,
+        "density": density,
+        "sparsity": 1 - density,
+        "test_loss": 0.5,
+        "test_accuracy": score,
+        "steps_trained": steps,
+        "steps_reused": 5,
+        "seconds": seconds,
+    }
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(name, scores=(0.9, 0.8), kind="prune", controls=None, overrides=()):
+        config = load("prune", ["device=cpu", "threads=1", *overrides]).config
+        about = {
+            "kind": kind,
+            "command": ["lth", kind, f"name={name}"],
+            "state": "finished",
+            "created": "2026-01-02T03:04:05+00:00",
+            "finished": "2026-01-02T04:04:05+00:00",
+            "seeds": {},
+            "error": None,
+            "hardware": {"processor": "a CPU", "device": "cpu", "threads": 1},
+            "versions": {"torch": "2"},
+        }
+        run = Run.create(tmp_path / "runs", name, config.model_dump(mode="json"), about)
+        run.write_results([row(n, 0.8**n, score) for n, score in enumerate(scores)])
+        for branch, values in (controls or {}).items():
+            run.write_results([row(n, 0.8**n, score) for n, score in values.items()], branch)
+        return run
+
+    return make
+
+
+def text_of(*tables):
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    for table in tables:
+        console.print(table)
+    return console.export_text()
+
+
+def test_a_table_of_one_run(make_run):
+    text = text_of(rounds_table([make_run("a", controls={"reinit": {1: 0.7}})], "title"))
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    assert lines[0] == ["title"]
+    assert lines[1] == ["round", "density", "ticket", "reinit", "steps", "seconds"]
+    assert lines[3] == ["0", "100", "%", "90.00", "15", "1.0"]
+    assert lines[4] == ["1", "80", "%", "80.00", "70.00", "30", "2.0"]
+
+
+def test_a_dense_run_is_headed_dense(make_run):
+    run = make_run("a", scores=(0.9,), kind="train")
+    text = text_of(rounds_table([run]))
+    assert "dense" in text
+    assert "ticket" not in text
+    (svg,) = [path for path in accuracy_figure([[run]], run.path / "figures" / "x") if path.suffix == ".svg"]
+    assert "<!-- dense -->" in svg.read_text()
+
+
+def test_seeds_become_mean_and_sample_deviation(make_run):
+    runs = [
+        make_run(f"s{seed}", (score, 0.5), overrides=[f"seed={seed}"])
+        for seed, score in enumerate((0.9, 0.8, 0.7))
+    ]
+    assert group_runs(runs) == [runs]
+    first, second = series(runs, None)
+    assert (first.mean, first.spread) == (pytest.approx(0.8), pytest.approx(0.1))
+    assert (second.mean, second.spread) == (0.5, 0.0)
+    assert accuracy(first) == "80.00 ± 10.00"
+    assert accuracy(None) == ""
+    assert "80.00 ± 10.00" in text_of(rounds_table(runs))
+
+
+def test_places_and_checkpoints_do_not_set_runs_apart_and_settings_do(make_run):
+    runs = [
+        make_run("a"),
+        make_run("b", overrides=["seeds.order=3", "checkpoint.every=5it", "data.workers=0"]),
+        make_run("c", overrides=["optimizer.lr=0.5"]),
+    ]
+    groups = group_runs(runs)
+    assert groups == [runs[:2], runs[2:]]
+    assert labels(groups) == ["optimizer.lr=0.0012", "optimizer.lr=0.5"]
+    assert labels(groups[:1]) == ["a and 1 more"]
+    assert labels(groups[1:]) == ["c"]
+
+
+def test_a_round_that_only_some_runs_have(make_run):
+    runs = [make_run("a", (0.9, 0.8, 0.7)), make_run("b", (0.9,), overrides=["seed=1"])]
+    points = series(runs, None)
+    assert [point.values for point in points] == [[0.9, 0.9], [0.8], [0.7]]
+    assert points[2].spread is None
+
+
+def test_an_accuracy_that_is_missing_leaves_the_round_out(make_run):
+    assert [point.round for point in series([make_run("a", (0.9, None, 0.7))], None)] == [0, 2]
+
+
+def test_figures_are_the_same_bytes_for_the_same_results(make_run, tmp_path):
+    groups = [[make_run("a", controls={"random": {1: 0.7}})], [make_run("b", overrides=["optimizer.lr=0.5"])]]
+    first = accuracy_figure(groups, tmp_path / "one" / "accuracy")
+    second = accuracy_figure(groups, tmp_path / "two" / "accuracy")
+    assert [path.name for path in first] == ["accuracy.png", "accuracy.svg"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert first[0].read_bytes().startswith(b"\x89PNG")
+    svg = first[1].read_text()
+    for words in ("optimizer.lr=0.5, ticket", "random", "weights remaining (%)", "test accuracy (%)"):
+        assert f"<!-- {words}" in svg or f"{words} -->" in svg
+
+
+def test_a_ticket_without_any_weight_can_be_drawn(make_run, tmp_path):
+    """The last round of MNIST-1D's study: density 0 has no place on a log axis."""
+    run = make_run("a")
+    run.write_results([row(0, 1.0, 0.9), row(1, 0.5, 0.8), row(2, 0.0, 0.1)])
+    assert len(accuracy_figure([[run]], tmp_path / "accuracy")) == 2
+
+
+def test_nothing_finished_is_nothing_to_draw(make_run, tmp_path):
+    run = make_run("a", scores=())
+    assert accuracy_figure([[run]], tmp_path / "x") == []
+    draw_figures(run)
+    with pytest.raises(LthError, match="no finished round"):
+        compare([run], tmp_path / "x.png")
+
+
+def test_json_has_everything_and_is_plain(make_run):
+    shown = as_json(make_run("a", controls={"reinit": {1: 0.7}}))
+    again = json.loads(json.dumps(shown, allow_nan=False))
+    assert again["results"][1]["test_accuracy"] == 0.8
+    assert (again["controls"]["reinit"][0]["round"], again["steps_trained"], again["steps_reused"]) == (
+        1,
+        30,
+        15,
+    )
+    assert (again["state"], again["config"]["optimizer"]["lr"]) == ("finished", 1.2e-3)
+
+
+def test_what_is_printed(make_run, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "200")
+    one, two = make_run("a"), make_run("b", overrides=["seed=1"])
+    print_result([one, two])
+    text = capsys.readouterr().out
+    assert "mean ± standard deviation over seeds 0, 1" in " ".join(text.split()), "titles wrap"
+    assert f"Stored in {one.path}  (20 steps trained, 10 reused)" in text
+    assert f"lth compare {one.path} {two.path} --figure" in text
+    print_run(one)
+    text = capsys.readouterr().out
+    assert "lth prune name=a" in text
+    assert "20 trained, 10 reused" in text
+    compare([one, two], tmp_path / "figure.png")
+    assert (tmp_path / "figure.svg").is_file()
+
+
+def test_the_list_survives_a_damaged_run(make_run):
+    good, bad = make_run("good"), make_run("bad")
+    bad.results_path().write_text("not,a\ntable")
+    text = text_of(runs_table([good, bad]))
+    assert "80.00" in text
+    assert "damaged" in text
