@@ -72,6 +72,8 @@ class Trainer:
         self._batches = trajectory.batches.starting_at(state.step)
         self._losses = torch.zeros(_LOSSES_HELD, device=self.execution.device)
         self._unchecked = 0
+        # Across calls of `run`: evaluations may be closer together than ticks.
+        self._next_tick = time.monotonic() + _TICK_SECONDS
 
     def state(self) -> State:
         """A copy on the CPU of everything the next step depends on.
@@ -101,7 +103,6 @@ class Trainer:
             Diverged: naming the first step whose loss was not finite.
         """
         self.model.train()
-        next_tick = time.monotonic() + _TICK_SECONDS
         while self.step < to:
             inputs, labels = next(self._batches)
             self._losses[self._unchecked] = self._update(inputs, labels)
@@ -109,10 +110,10 @@ class Trainer:
             self.step += 1
             if self._unchecked == _LOSSES_HELD:
                 self._check_losses()
-            if time.monotonic() >= next_tick:
+            if time.monotonic() >= self._next_tick:
                 self._check_losses()
                 tick(self.step, self.last_loss)
-                next_tick = time.monotonic() + _TICK_SECONDS
+                self._next_tick = time.monotonic() + _TICK_SECONDS
             if pause():
                 return
 
