@@ -71,12 +71,12 @@ def launch(
     overrides = compose.quote_rounds(overrides)
     _refuse_unused(kind, overrides)
     points = make_points(primary, overrides, config_dir, multirun, source)
-    points = _share_rewind_points(points)
     names = _names(kind if source is None else f"{kind}-{source.name}", points)
     make_task = TASKS[kind] if source is None else functools.partial(rewind_task, run=source)
-    if len(points) > 1 and source is not None:
+    if len({point.config.rewind.to for point in points}) > 1 or (source is not None and len(points) > 1):
         for point in points:  # a step beyond the horizon in the last one is told before the first one trains
             make_task(point.config)
+    points = _share_rewind_points(points)
     runs: list[Run] = []
     failures: list[str] = []
     with Signals() as signals:

@@ -58,8 +58,16 @@ def branches(runs: Sequence[Run]) -> list[str]:
 
 
 def main_kind(runs: Sequence[Run]) -> str:
-    """What the rounds themselves are called beside their controls: `ticket`, or `dense` where nothing is pruned."""
-    return "dense" if all(run.info.get("kind") == "train" for run in runs) else "ticket"
+    """What the rounds themselves are: `ticket`, `dense` where nothing is pruned, or what `control` makes of them."""
+    if all(run.info.get("kind") == "train" for run in runs):
+        return "dense"
+    chosen = {_control(run.config.get("control", {})) for run in runs}
+    return chosen.pop() if len(chosen) == 1 else "ticket"
+
+
+def _control(control: dict[str, str]) -> str:
+    parts = (control.get("mask", "ticket"), control.get("start", "rewind"))
+    return " ".join(part for part in parts if part not in ("ticket", "rewind")) or "ticket"
 
 
 def series(runs: Sequence[Run], branch: str | None, column: str = "test_accuracy") -> list[Point]:
