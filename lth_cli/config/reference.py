@@ -46,8 +46,8 @@ lth prune model=vgg16 --cfg job                      # print the composed config
   `model.depth=32`.
 - A section with a `_target_` passes its further keys, as keyword arguments, to the function or class at that
   import path. They are checked against its signature. `???` marks a value that has to be given.
-- Numbers are finite; an unknown key, a number in quotes or a number out of range is an error, and every
-  mistake is reported at once, before anything is created.
+- Numbers are finite; an unknown key, a number in quotes or a number out of range is an error. All mistakes in
+  values are reported at once, before anything is created.
 """
 
 
