@@ -39,8 +39,8 @@ def make_round(run, number, mask, *, branch=None, weights=None, trajectory=None)
         round_.save_checkpoint(state, trajectory or f"{number:064d}")
     round_.write_metrics([{"step": 9, "loss": 0.5}])
     density = float(mask.float().mean())
-    summary = {"density": density, "densities": {"w": density}, "start": {"trajectory": DENSE, "step": 3}}
-    round_.write_summary(summary)
+    start_of = {"start": {"trajectory": DENSE, "step": 3}, "start_step": 3}
+    round_.write_summary({"density": density, "densities": {"w": density}, **start_of})
     return round_
 
 
@@ -55,6 +55,7 @@ def pruned(run):
     mask[1] = False
     make_round(run, 2, mask)
     run.write_results([{"round": r, "density": 1.0} for r in range(3)])
+    run.write_results([{"round": 1, "density": 1.0}], branch="random")
     run.update(state="finished")
     return run
 
