@@ -47,8 +47,8 @@ def main() -> None:
         f"# Retraining techniques on the same masks: LeNet-300-100 on {options.dataset}\n",
         made_on(options.seeds, options.threads),
         f"SGD 0.05, momentum 0.9, batch 128, {options.epochs} epochs, x 0.1 after 1/2 and 3/4; masks of IMP that "
-        f"rewinds weights to {options.rewind}; every retraining is training.length - {options.rewind} steps. Test accuracy "
-        f"in %, mean ± standard deviation; dense {mean_and_spread(dense)}.\n",
+        f"rewinds weights to {options.rewind}; every retraining is training.length - {options.rewind} steps. Test "
+        f"accuracy in %, mean ± standard deviation; dense {mean_and_spread(dense)}.\n",
         f"| round | density | {' | '.join(TECHNIQUES.values())} |\n| ---: | ---: |{' ---: |' * len(TECHNIQUES)}",
     ]
     for index, row in enumerate(first[0]["results"][1:]):

@@ -148,8 +148,8 @@ def _write(
         ]
     lines += [
         f"\nWith T = {horizon:,} steps a training and R = {rounds} rounds, a seed needs the dense training once (T), "
-        "the retraining of each round that finds the next mask (R x T, which is also the ticket at rewind point 0), and "
-        "R x (T - k) for each other pair of rewind point k and kind; all of these differ in start, mask or "
+        "the retraining of each round that finds the next mask (R x T, which is also the ticket at rewind point 0), "
+        "and R x (T - k) for each other pair of rewind point k and kind; all of these differ in start, mask or "
         "schedule, so no step of them can be shared:",
         f"T + R T + sum of R (T - k) over {len(points) * len(KINDS) - (0 in points)} pairs = {minimum // seeds:,} "
         f"steps, times {seeds} seeds = {minimum:,}. By itself, each of the {len(points) * len(KINDS)} runs needs "
