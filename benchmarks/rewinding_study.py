@@ -1,6 +1,6 @@
 """A rewinding study with everything shared, against the same study where each run trains all it needs.
 
-Run: python benchmarks/rewinding_study.py --data-root FOLDER [--length 4ep] [--seeds 0 1] [--separate-seeds 0]
+Run: python benchmarks/rewinding_study.py --data-root FOLDER [--length 2ep] [--seeds 0 1] [--separate-seeds 0]
 
 LeNet-300-100 on MNIST; masks of one IMP run a seed, retrained from every rewind point as ticket, random mask and
 re-initialisation. Separate runs find the masks by themselves, each in an empty runs folder of its own; they are
@@ -29,7 +29,7 @@ def main() -> None:
     )
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--dataset", default="mnist")
-    parser.add_argument("--length", default="4ep", help="training.length")
+    parser.add_argument("--length", default="2ep", help="training.length")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--points", nargs="+", default=["0", "100it", "500it", "1ep"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])

@@ -88,6 +88,7 @@ def print_run(run: Run) -> None:
         "state": run.effective_state + (f": {info['error']}" if info.get("error") else ""),
         "command": " ".join(map(str, info.get("command", []))),
         "created": f"{info.get('created')}, finished {info.get('finished') or '-'}",
+        **({"masks of": info["source"]["path"]} if "source" in info else {}),
         "model": config["model"]["_target_"],
         "data set": config["dataset"]["_target_"],
         "training": f"{config['training']['length']}, batch {config['training']['batch_size']}, "

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from lth_cli.store.holder import Holder
 from lth_cli.store.runs import Run
 from lth_cli.store.states import load_state
 from lth_cli.store.verify import verify_run
@@ -267,21 +268,47 @@ def test_identity_excludes_what_changes_no_number(lth: Lth, there: Path) -> None
     assert len(seen) == 1 + len(changes)
 
 
-def test_three_processes_share_one_training(there: Path) -> None:
+def several(there: Path, count: int, *arguments: str) -> list[subprocess.Popen[str]]:
+    """The same `lth rewind src` in several processes, as runs p0, p1, ..."""
     code = "import sys; sys.argv = ['lth', *sys.argv[1:]]; from lth_cli.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "rewind", "src", "rewind.to=6it", "--json", "-q"]
+    command = [sys.executable, "-c", code, "rewind", "src", "--json", "-q", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LTH_RUNS_DIR": "runs"}
-    waiters = [
+    return [
         subprocess.Popen(
             [*command, f"name=p{i}"], cwd=there.parent, stdout=subprocess.PIPE, text=True, env=environment
         )
-        for i in range(4)
+        for i in range(count)
     ]
-    waiters[3].kill()  # whatever it held, nobody waits for it
-    waiters[3].wait()
-    results = [json.loads(waiter.communicate(timeout=120)[0]) for waiter in waiters[:3]]
+
+
+def test_three_processes_share_one_training(there: Path) -> None:
+    together = several(there, 3, "rewind.to=6it")
+    results = [json.loads(process.communicate(timeout=120)[0]) for process in together]
     assert sum(result["steps_trained"] for result in results) == 6 + 2 * (STEPS - 6)
-    assert {json.dumps(result["results"][-1]["test_accuracy"]) for result in results} != set()
+    assert len({result["results"][-1]["test_accuracy"] for result in results}) == 1
     ends = [Run.open(there / f"p{i}").round(2).checkpoints()[STEPS] for i in range(3)]
+    assert all(end.samefile(ends[0]) for end in ends)
+    assert not list((there / ".store").glob("*.lock"))
+
+
+def test_killed_trainer_and_waiter_leave_nothing_stuck(there: Path) -> None:
+    together = several(there, 4, "training.length=200ep", "rounds=1", "evaluation.every=50ep")
+    by_pid = {process.pid: process for process in together}
+    trainer = None
+    while trainer is None:
+        assert all(process.poll() is None for process in together)
+        holders = (Holder.read(path) for path in (there / ".store").glob("*.lock"))
+        trainer = next((by_pid[holder.pid] for holder in holders if holder and holder.pid in by_pid), None)
+    waiter = next(process for process in together if process is not trainer)
+    for process in (trainer, waiter):
+        process.kill()
+        process.wait()
+    rest = [process for process in together if process not in (trainer, waiter)]
+    results = [json.loads(process.communicate(timeout=120)[0]) for process in rest]
+    assert sorted(result["steps_trained"] for result in results) == [0, 200 * EPOCH - STEPS]
+    ends = [
+        Run.open(there / f"p{together.index(process)}").round(1).checkpoints()[200 * EPOCH]
+        for process in rest
+    ]
     assert all(end.samefile(ends[0]) for end in ends)
     assert not list((there / ".store").glob("*.lock"))
