@@ -66,6 +66,10 @@ def _report(error: Exception, debug: bool) -> int:
         for line in str(error).splitlines():
             sys.stderr.write(f"lth: {line}\n")
         return 2 if isinstance(error, RequestError) else 1
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"lth: {where}{error.strerror}\n")
+        return 1
     if not debug:
         sys.stderr.write(f"lth: {type(error).__name__}: {error}\n")
         sys.stderr.write("lth: this is a fault in lth; --debug shows where\n")

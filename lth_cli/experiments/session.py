@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -16,12 +17,15 @@ from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.schema import Config
 from lth_cli.experiments.environment import describe_machine, git_commit
 from lth_cli.experiments.plan import Plan, differences
+from lth_cli.experiments.space import shortage
 from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks
+from lth_cli.store.files import Damaged, WriteFailed
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, now
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.engine import Advanced, Engine, Interrupted, Observer
+from lth_cli.training.loop import Diverged
 from lth_cli.training.trajectory import Trajectory
 
 # What may change between two runs of the same command without making it another experiment.
@@ -94,15 +98,33 @@ class Session:
         """
         round_ = self.run.round(number, branch)
         keep = (trajectory.first_step, *keep, trajectory.end)
-        if round_.finished and round_.summary["trajectory"] == trajectory.identity:
+        if self._finished(round_, trajectory):
             self._adopt(round_, trajectory)
+            self._write_results(branch)  # a process may have died between the round and its row
             return
         self.observer.round_started(branch, number, mask_room.density(masks))
         advanced = self.engine.advance(trajectory, trajectory.end, keep)
         self._record(round_, trajectory, masks, trajectory.end, keep, advanced, nested)
-        rows = [row(r.summary) for r in self.run.rounds(branch) if r.finished]
-        self.run.write_results(rows, branch)
+        self._write_results(branch)
         self.observer.round_finished(branch, row(round_.summary))
+
+    def _finished(self, round_: Round, trajectory: Trajectory) -> bool:
+        """Whether a round is there already; one whose summary is damaged is told, and recorded anew."""
+        try:
+            return round_.finished and bool(round_.summary["trajectory"] == trajectory.identity)
+        except Damaged as damage:
+            self.observer.message(f"{damage}; the round is recorded anew")
+            return False
+
+    def _write_results(self, branch: str | None) -> None:
+        rows = []
+        for round_ in self.run.rounds(branch):
+            try:
+                if round_.finished:
+                    rows.append(row(round_.summary))
+            except Damaged:  # told and recorded anew when its turn comes
+                continue
+        self.run.write_results(rows, branch)
 
     def train_origin(self, trajectory: Trajectory, *steps: int) -> int:
         """Advance a training that rounds start from, and keep its states at these steps with the run.
@@ -116,7 +138,7 @@ class Session:
         if trajectory.origin is not None and isinstance(trajectory.origin.parent, Trajectory):
             number = 1 + self.train_origin(trajectory.origin.parent, trajectory.origin.step)
         round_ = self.run.origin(number)
-        if round_.finished and round_.summary["trajectory"] == trajectory.identity:
+        if self._finished(round_, trajectory):
             self._adopt(round_, trajectory)
         else:
             advanced = self.engine.advance(trajectory, max(steps), steps)
@@ -247,7 +269,12 @@ def open_session(
     source = None if task.source is None else str(task.source["id"])
     run = find_existing(config, task.kind, name, source) or _create(config, task, name)
     with run.lock().acquire():
-        run.update(state="running", error=None)
+        run.clear_leftovers()
+        run.update(state="running", error=None, diverged=None)
+        done = sum(round_.finished for branch in (None, *run.branches()) for round_ in run.rounds(branch))
+        short = shortage(task.plan, max(0, task.trainings - done), run.path)
+        if short is not None:
+            observer.message(short)
         engine = Engine(
             TrajectoryStore(Path(config.runs_dir) / ".store", warn=observer.message),
             run.info["id"],
@@ -274,8 +301,11 @@ def open_session(
 
 def _mark_failed(run: Run, error: Exception) -> None:
     """Best effort: on a full disk the run stays marked as running by a dead process, which shows as interrupted."""
+    diverged = None
+    if isinstance(error, Diverged):
+        diverged = {"step": error.step, "last_finite_metrics": error.last_finite}
     try:
-        run.update(state="failed", error=str(error) or type(error).__name__)
+        run.update(state="failed", error=str(error) or type(error).__name__, diverged=diverged)
     except LthError as second:
         sys.stderr.write(f"the failure could not be noted in the run: {second}\n")
 
@@ -298,6 +328,8 @@ def _create(config: Config, task: Task, name: str) -> Run:
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE):
+            raise WriteFailed(runs_dir, error) from error
         raise RequestError(
             f"runs_dir: cannot make the folder {config.runs_dir!r}: {error.strerror}"
         ) from error

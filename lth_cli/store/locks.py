@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import random
 import secrets
@@ -128,7 +129,7 @@ class Lock:
             return
         # failing here must not hide the outcome of the work: once this process ends, the lock can be taken
         with contextlib.suppress(OSError):
-            claim = self._claim_on(mine)
+            claim = self._claim_on(self.path, mine)
             if self._win(claim, mine):
                 if self._token(self.path) == mine.token:
                     self.path.unlink()
@@ -167,7 +168,7 @@ class Lock:
         rival = Holder.read(path)
         if rival is None or not self._dead(path, rival):
             return False
-        claim = self._claim_on(rival)
+        claim = self._claim_on(path, rival)
         if not self._win(claim, mine):
             return False
         try:
@@ -234,8 +235,15 @@ class Lock:
             raise
         return partial
 
-    def _claim_on(self, holder: Holder) -> Path:
-        return self.path.with_name(f"{self.path.name}.claim-{holder.token}")
+    def _claim_on(self, path: Path, holder: Holder) -> Path:
+        """The claim on what `holder` has at `path`; a claim on a claim never has a name that is there already.
+
+        A holder that died while giving its lock back has both the lock and the claim on it.
+        """
+        token = holder.token
+        if path != self.path:
+            token = hashlib.sha256(f"{path.name} {token}".encode()).hexdigest()[:32]
+        return self.path.with_name(f"{self.path.name}.claim-{token}")
 
     def _dead(self, path: Path, holder: Holder) -> bool:
         """Whether a holder is dead; of unknown life, once its heartbeat has not moved while we watched."""
@@ -259,7 +267,7 @@ class Lock:
         An owner of such a claim will give up; one who still lived and lost a partial file tries again.
         """
         for claim in self.path.parent.glob(f"{self.path.name}.claim-*"):
-            if claim != self._claim_on(mine):
+            if claim != self._claim_on(self.path, mine):
                 with contextlib.suppress(OSError):
                     claim.unlink()
         for partial in self.path.parent.glob(f"{self.path.name}.new-*"):

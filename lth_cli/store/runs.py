@@ -224,10 +224,8 @@ class Run:
         return self._folder(branch) / "results.csv"
 
     def clear_leftovers(self) -> None:
-        """Delete what killed writers left in rounds; hold the lock. Raises WriteFailed."""
-        for branch in (None, *self.branches()):
-            for round_ in self.rounds(branch):
-                remove_leftovers(round_.folder)
+        """Delete what killed writers left in the run; hold the lock. Raises WriteFailed."""
+        remove_leftovers(self.path)
 
     def _folder(self, branch: str | None) -> Path:
         if branch is None:

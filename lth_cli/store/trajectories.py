@@ -237,6 +237,8 @@ class TrajectoryStore:
         """Append evaluations, each with an integer `step`. Raises WriteFailed; ValueError (NaN, no step)."""
         if not all(type(line.get("step")) is int for line in lines):
             raise ValueError("a line of metrics needs an integer step")
+        if not lines:
+            return
         make_folder(self.folder(identity))
         append_lines(self._metrics_path(identity), [seal(line) for line in lines])
 

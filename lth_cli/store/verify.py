@@ -79,14 +79,14 @@ def verify_store(store: TrajectoryStore) -> list[Fault]:
 def verify_trajectory(store: TrajectoryStore, identity: str) -> Iterator[Fault]:
     """Check every file of one trajectory of the store."""
     folder = store.folder(identity)
-    try:
-        if store.description(identity) is None:
-            yield Fault(folder / "trajectory.json", "missing")
-    except LthError as error:
-        yield _fault(folder, error)
     states: dict[Path, int | None] = {path: step for step, path in stored_steps(folder).items()}
     if (resume := folder / "resume.safetensors").exists():
         states[resume] = None
+    try:
+        if states and store.description(identity) is None:
+            yield Fault(folder / "trajectory.json", "missing")
+    except LthError as error:
+        yield _fault(folder, error)
     for path, step in states.items():
         try:
             state, header = load_state(path), read_header(path)

@@ -190,7 +190,7 @@ def test_dead_claimants_at_every_stage_are_taken_over(tmp_path):
     path = tmp_path / "l"
     dead = plant(path, started="1")
     claimant = plant(tmp_path / f"l.claim-{dead.token}", started="2")
-    plant(tmp_path / f"l.claim-{claimant.token}", started="3")
+    plant(Lock(path)._claim_on(tmp_path / f"l.claim-{dead.token}", claimant), started="3")
     plant(tmp_path / "l.claim-of-another-time", started="4")
     plant(tmp_path / "l.new-1", started="5")
     (tmp_path / "l.new-2").write_text("")
@@ -329,3 +329,13 @@ def test_kills_at_any_instant_neither_break_the_lock_nor_leave_it_stuck(tmp_path
     assert (tmp_path / "entries").stat().st_size > entered
     with Lock(tmp_path / "l").acquire():
         assert {p.name for p in tmp_path.iterdir()} <= {"l", "entries", "inside"}
+
+
+def test_a_holder_that_died_while_giving_back_is_taken_over(tmp_path):
+    """It has the lock, and the claim on it too."""
+    lock = Lock(tmp_path / "lock")
+    dead = plant(lock.path, started="1")
+    plant(tmp_path / f"lock.claim-{dead.token}", started="1", token=dead.token)
+    with lock.acquire():
+        assert lock.still_ours()
+    assert list(tmp_path.iterdir()) == []

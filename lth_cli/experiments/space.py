@@ -1,0 +1,64 @@
+"""How much disk a run needs, estimated before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lth_cli.config.errors import ConfigError
+from lth_cli.experiments.plan import Plan
+from lth_cli.models.build import build
+from lth_cli.training import optimizers
+
+_UNITS = ("bytes", "KB", "MB", "GB", "TB")
+
+
+def needed(plan: Plan, trainings: int) -> int:
+    """Bytes of the states that so many trainings of a plan leave: of each its start, its end and the scored step, of
+    the dense one the rewind point too, and one resume point at a time.
+    """
+    model = build(plan.config.model, plan.dense.data.input_shape, plan.dense.data.classes, init_seed=0)
+    weights = _bytes([*model.parameters(), *model.buffers()])
+    try:
+        state = weights + _optimizer_bytes(plan, model)
+    except (ConfigError, RuntimeError):  # an optimizer that cannot step on zeros: as large as Adam's
+        state = 3 * weights
+    dense = {0, plan.rewind_to, plan.scored_at(plan.dense), plan.dense.end}
+    full = len({plan.scored_at(plan.dense), plan.dense.end})
+    return trainings * (weights + full * state) + (len(dense) - 1 - full) * state + state
+
+
+def _optimizer_bytes(plan: Plan, model: torch.nn.Module) -> int:
+    """What the optimizer keeps, seen after one step on gradients of zero."""
+    optimizer = optimizers.build(plan.config.optimizer, model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return _bytes([value for slots in optimizer.state.values() for value in slots.values()])
+
+
+def _bytes(values: list[Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
+
+
+def shortage(plan: Plan, trainings: int, folder: Path) -> str | None:
+    """A sentence for a person, when the free space of a folder's disk does not suffice for so many trainings."""
+    free = shutil.disk_usage(folder).free
+    wanted = needed(plan, trainings)
+    if wanted <= free:
+        return None
+    return (
+        f"the disk of {folder} has {_human(free)} free, and this run may need {_human(wanted)}; "
+        "if it fills up, free some space and repeat the command: it goes on from there"
+    )
+
+
+def _human(count: float) -> str:
+    for unit in _UNITS:
+        if count < 1000 or unit == _UNITS[-1]:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return ""
