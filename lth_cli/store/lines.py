@@ -77,13 +77,25 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def seal(line: dict[str, Any]) -> dict[str, Any]:
-    """The line with its own checksum, for files that grow and so have none. Raises ValueError on NaN or infinity."""
-    return {**line, _CHECK: digest(line)[:16]}
+def seal(line: dict[str, Any], of: str) -> dict[str, Any]:
+    """The line with its own checksum, for files that grow and so have none.
+
+    Args:
+        line: any JSON object.
+        of: what it belongs to, so that a line of something else is noticed.
+
+    Raises:
+        ValueError: on NaN or infinity.
+    """
+    return {**line, _CHECK: digest([of, line])[:16]}
 
 
-def read_sealed_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+def read_sealed_lines(path: Path, of: str) -> tuple[list[dict[str, Any]], int]:
     """The whole lines that hold what was written, without their checksums, and how many others there are.
+
+    Args:
+        path: of the file; [] when there is none.
+        of: as given to `seal`.
 
     Raises:
         ReadFailed, Damaged: when the file is there and cannot be read.
@@ -98,7 +110,7 @@ def read_sealed_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         try:
             line = parse_json(path, text)
             check = line.pop(_CHECK)
-            if check != digest(line)[:16]:
+            if check != digest([of, line])[:16]:
                 raise ValueError("another checksum")
         except (Damaged, ValueError, KeyError, TypeError, AttributeError):
             damaged += 1

@@ -240,15 +240,15 @@ class TrajectoryStore:
         if not lines:
             return
         make_folder(self.folder(identity))
-        append_lines(self._metrics_path(identity), [seal(line) for line in lines])
+        append_lines(self._metrics_path(identity), [seal(line, identity) for line in lines])
 
     def metrics(self, identity: str) -> list[dict[str, Any]]:
         """Every evaluation in order; a line that a crash tore, or that is damaged, is left out. Raises ReadFailed."""
-        return read_sealed_lines(self._metrics_path(identity))[0]
+        return read_sealed_lines(self._metrics_path(identity), identity)[0]
 
     def damaged_records(self, identity: str) -> bool:
         """Whether a line of the metrics or the segments is not what was written. Raises ReadFailed."""
-        return any(read_sealed_lines(path)[1] for path in self._records(identity))
+        return any(read_sealed_lines(path, identity)[1] for path in self._records(identity))
 
     def repair_records(self, identity: str) -> None:
         """Set damaged metrics and segments aside but for their undamaged lines, and tell; hold the lock.
@@ -257,11 +257,11 @@ class TrajectoryStore:
             ReadFailed, WriteFailed.
         """
         for path, consequence in self._records(identity).items():
-            lines, damaged = read_sealed_lines(path)
+            lines, damaged = read_sealed_lines(path, identity)
             if damaged:
                 aside = _aside(path)
                 link_or_copy(path, aside)
-                rewrite_lines(path, [seal(line) for line in lines])
+                rewrite_lines(path, [seal(line, identity) for line in lines])
                 self._warn(
                     f"{path} is damaged: {damaged} of its lines are not what was written; "
                     f"moved to {aside.name}, {consequence}"
@@ -284,12 +284,14 @@ class TrajectoryStore:
         lines = self.metrics(identity)
         kept = [line for line in lines if line["step"] <= after_step]
         if len(kept) < len(lines) or has_torn_line(path):
-            rewrite_lines(path, [seal(line) for line in kept])
+            rewrite_lines(path, [seal(line, identity) for line in kept])
 
     def add_segment(self, identity: str, run_id: str, start: int, end: int) -> None:
         """Record that a run trained the steps from `start` to `end`. Raises WriteFailed."""
         make_folder(self.folder(identity))
-        append_lines(self._segments_path(identity), [seal({"run": run_id, "start": start, "end": end})])
+        append_lines(
+            self._segments_path(identity), [seal({"run": run_id, "start": start, "end": end}, identity)]
+        )
 
     def segments(self, identity: str) -> list[dict[str, Any]]:
         """Which run (`run`) trained from which step (`start`) to which (`end`); damaged lines left out.
@@ -297,7 +299,7 @@ class TrajectoryStore:
         Raises:
             ReadFailed.
         """
-        return read_sealed_lines(self._segments_path(identity))[0]
+        return read_sealed_lines(self._segments_path(identity), identity)[0]
 
     def steps_by(self, identity: str, run_id: str, start: int, end: int) -> int:
         """How many steps between `start` and `end` a run trained; those repeated after a crash count once.

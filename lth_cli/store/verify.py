@@ -43,6 +43,8 @@ def verify_run(run: Run) -> list[Fault]:
     for origin in run.origins():
         if origin.finished:
             faults += _verify_round(origin, stored)[1]
+        elif _all_done(run):
+            faults.append(Fault(origin.summary_path, "missing"))
     for branch in (None, *run.branches()):
         faults += _results(run, branch)
         before: Masks | None = None
@@ -54,6 +56,13 @@ def verify_run(run: Run) -> list[Fault]:
                     faults += _nested(round_, before, masks)
                     before = masks
     return faults
+
+
+def _all_done(run: Run) -> bool:
+    try:
+        return run.info.get("state") == "finished"
+    except LthError:  # a fault of that file
+        return False
 
 
 def lost_runs(runs_dir: Path) -> list[Fault]:
@@ -97,7 +106,7 @@ def verify_trajectory(store: TrajectoryStore, identity: str) -> Iterator[Fault]:
             yield Fault(path, f"it is step {header.step} of trajectory {header.trajectory[:12]}")
     for path in (folder / "metrics.jsonl", folder / "segments.jsonl"):
         try:
-            damaged = read_sealed_lines(path)[1]
+            damaged = read_sealed_lines(path, identity)[1]
         except LthError as error:
             yield _fault(path, error)
             continue

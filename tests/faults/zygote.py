@@ -146,6 +146,7 @@ def _wait(child: int, begun: float, request: dict[str, Any]) -> int:
 def _child(request: dict[str, Any]) -> None:
     code, disk = 1, None
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of some shells
         os.chdir(request["cwd"])
         out = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(out, 1)
