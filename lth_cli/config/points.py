@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -20,14 +21,17 @@ from lth_cli.config.errors import ConfigError
 
 
 def load_all(
-    command: str, combinations: Sequence[tuple[str, ...]], config_dir: Path | None = None
+    command: str,
+    combinations: Sequence[tuple[str, ...]],
+    config_dir: Path | None = None,
+    stored: Mapping[str, Any] | None = None,
 ) -> list[Point | ConfigError]:
     """Compose and validate every combination of overrides, in order; what is wrong stands in a point's place.
 
-    The result is that of `compose.load` for each, which takes tens of milliseconds a point. Combinations that
+    The result is that of `compose.load` for each (or `compose.load_over`, over a stored config), which takes tens of milliseconds a point. Combinations that
     differ only in plain values of existing keys share one composition, to which the values are then applied.
     """
-    composer = _Composer(command, combinations, config_dir)
+    composer = _Composer(command, combinations, config_dir, stored)
     found: list[Point | ConfigError] = []
     for combination in combinations:
         try:
@@ -41,15 +45,21 @@ class _Composer:
     """Remembers what it has composed, and what could not be composed."""
 
     def __init__(
-        self, command: str, combinations: Sequence[tuple[str, ...]], config_dir: Path | None
+        self,
+        command: str,
+        combinations: Sequence[tuple[str, ...]],
+        config_dir: Path | None,
+        stored: Mapping[str, Any] | None,
     ) -> None:
-        self._command, self._config_dir = command, config_dir
+        self._command, self._config_dir, self._stored = command, config_dir, stored
         self._fixed = {text for text in combinations[0] if all(text in other for other in combinations)}
         self._bases: dict[tuple[str, ...], DictConfig | ConfigError | None] = {}
         self._refused: dict[str, ConfigError] = {}
 
     def alone(self, combination: tuple[str, ...]) -> Point:
         """A point composed by Hydra from beginning to end. Raises ConfigError."""
+        if self._stored is not None:
+            return compose.load_over(self._command, self._stored, combination, self._config_dir)
         return compose.load(self._command, combination, self._config_dir)
 
     def shared(self, combination: tuple[str, ...]) -> Point | None:
@@ -59,7 +69,7 @@ class _Composer:
             ConfigError: when the composition fails, or the values do not fit the schema.
         """
         values = [text for text in combination if text not in self._fixed and _sets_value(text, combination)]
-        if not values:
+        if not values or self._stored is not None:
             return None
         base = self._base(tuple(text for text in combination if text not in values))
         if isinstance(base, ConfigError):

@@ -80,7 +80,9 @@ def _one_name(value: Any) -> Any:
 
 MOST_ROUNDS = 10_000
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-SlurmText = Annotated[str, Field(pattern=r"^[^\s].*$", max_length=1000)]  # of one line: it ends up in a script
+SlurmText = Annotated[
+    str, Field(pattern=r"^[^\s].*$", max_length=1000)
+]  # of one line: it ends up in a script
 OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
 
@@ -372,7 +374,8 @@ class Launcher(Section):
     """Where the points of a sweep run; changes no number but through `threads=auto`."""
 
     kind: Literal["serial", "local", "slurm"] = Field(
-        "serial", description="One after another, in processes on this machine, or as jobs of a Slurm cluster."
+        "serial",
+        description="One after another, in processes on this machine, or as jobs of a Slurm cluster.",
     )
     workers: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="local: points at a time.")
     gpus: (
@@ -399,7 +402,8 @@ class Launcher(Section):
     )
     wait: bool = Field(False, description="slurm: stay until every job has ended.")
     extra: dict[
-        Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], SlurmText | Annotated[int, Field(strict=True)] | bool
+        Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")],
+        SlurmText | Annotated[int, Field(strict=True)] | bool,
     ] = Field(default_factory=dict, description="slurm: further options of sbatch, for example qos.")
 
     @field_validator("extra")
