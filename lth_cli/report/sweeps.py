@@ -10,6 +10,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from lth_cli.config.errors import LthError
@@ -147,7 +148,8 @@ def print_sweep(sweep: Sweep, known: Sequence[PointStatus]) -> None:
     console = Console()
     info = sweep.info
     table = _table(known)
-    whole = console.measure(table).maximum <= console.width
+    unbounded = console.options.update(width=10_000)
+    whole = Measurement.get(console, unbounded, table).maximum <= console.width
     if not whole:  # a line a point stays readable with hundreds of them
         table = _table(known, runs=False)
     console.print(table)
