@@ -91,9 +91,7 @@ def launch(
         sys.exit(signals.exit_code)
 
 
-def run_point(
-    kind: str, config: Config, name: str, source: Run | None, signals: Signals, quiet: bool
-) -> Run:
+def run_point(kind: str, config: Config, name: str, source: Run | None, signals: Signals, quiet: bool) -> Run:
     """Run one config, or go on with it; a finished run is left as it is.
 
     Raises:
@@ -136,7 +134,7 @@ def make_points(
     combinations = compose.expand(overrides) if multirun else [tuple(overrides)]
     points: list[Point] = []
     problems: list[tuple[str, str]] = []
-    for found in load_all(primary, combinations, config_dir, source and source.config):
+    for found in load_all(primary, combinations, config_dir, None if source is None else source.config):
         if isinstance(found, ConfigError):
             problems += [problem for problem in found.problems if problem not in problems]
         else:

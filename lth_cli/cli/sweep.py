@@ -21,6 +21,7 @@ from lth_cli.cli.worker import ClusterPoint, run_stored_point
 from lth_cli.config.compose import Point
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.schema import Config, Launcher
+from lth_cli.experiments.plan import make_plan
 from lth_cli.experiments.session import find_existing
 from lth_cli.launchers import local, slurm
 from lth_cli.report import show
@@ -164,7 +165,7 @@ class _Checker:
         key = canonical(config.model_dump(mode="json", exclude=_NEVER_UNFIT))
         if key not in self._known:
             try:
-                self._known[key] = make_task(self._kind, self._here(config), self._source).trainings
+                self._known[key] = self._try(config)
             except RequestError as error:
                 self._known[key] = error
         known = self._known[key]
@@ -172,9 +173,16 @@ class _Checker:
             raise known
         return known
 
+    def _try(self, config: Config) -> int:
+        if self._source is not None and self._launcher.kind == "slurm":
+            # Whether its dense training can be repeated depends on the device, which may not be here.
+            make_plan(self._here(config))
+            return len(self._source.rounds())
+        return make_task(self._kind, self._here(config), self._source).trainings
+
     def _here(self, config: Config) -> Config:
         """The config as this process can try it: what other processes or machines will do needs no GPU of ours."""
-        if self._launcher.kind == "serial":
+        if self._launcher.kind == "serial" or (self._source is not None and self._launcher.kind == "local"):
             return config
         if self._launcher.kind == "local":
             device = precision.resolve(config).device

@@ -28,8 +28,9 @@ def load_all(
 ) -> list[Point | ConfigError]:
     """Compose and validate every combination of overrides, in order; what is wrong stands in a point's place.
 
-    The result is that of `compose.load` for each (or `compose.load_over`, over a stored config), which takes tens of milliseconds a point. Combinations that
-    differ only in plain values of existing keys share one composition, to which the values are then applied.
+    The result is that of `compose.load` for each, or of `compose.load_over` where a stored config is given, which
+    take tens of milliseconds a point. Without a stored config, combinations that differ only in plain values of
+    existing keys share one composition, to which the values are then applied.
     """
     composer = _Composer(command, combinations, config_dir, stored)
     found: list[Point | ConfigError] = []

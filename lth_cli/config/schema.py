@@ -401,10 +401,9 @@ class Launcher(Section):
         100, description="slurm: how often a job may run out of time."
     )
     wait: bool = Field(False, description="slurm: stay until every job has ended.")
-    extra: dict[
-        Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")],
-        SlurmText | Annotated[int, Field(strict=True)] | bool,
-    ] = Field(default_factory=dict, description="slurm: further options of sbatch, for example qos.")
+    extra: dict[str, SlurmText | int | bool] = Field(
+        default_factory=dict, description="slurm: further options of sbatch, for example qos."
+    )
 
     @field_validator("extra")
     @classmethod
@@ -412,6 +411,8 @@ class Launcher(Section):
         taken = sorted({"array", "error", "open-mode", "output", "signal", "wrap"} & extra.keys())
         if taken:
             raise ValueError(f"lth sets {', '.join(taken)} itself")
+        if wrong := [name for name in extra if not re.fullmatch(r"[a-z][a-z-]*", name)]:
+            raise ValueError(f"{wrong[0]!r} is not an option of sbatch; write qos, mail-type and the like")
         return extra
 
     @model_validator(mode="after")
