@@ -44,4 +44,4 @@ def _cancel(
         return
     found.set_cancelled()
     slurm.cancel(jobs)
-    typer.echo(f"Cancelled {len(jobs)} jobs of sweep {sweep}.")
+    typer.echo(f"Cancelled {len(jobs)} job{'s' * (len(jobs) > 1)} of sweep {sweep}.")

@@ -144,7 +144,7 @@ def make_points(
     return points
 
 
-def share_rewind_points(points: list[Point]) -> list[Point]:
+def share_rewind_points(points: Sequence[Point]) -> list[Point]:
     """Points of a sweep that differ in where they rewind to: the first to train keeps the states of all of them."""
 
     def alike(point: Point) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lth_cli.cli.launch import make_task
+from lth_cli.cli.launch import make_task, share_rewind_points
 from lth_cli.cli.signals import Signals
 from lth_cli.cli.worker import ClusterPoint, run_stored_point
 from lth_cli.config.compose import Point
@@ -136,6 +136,7 @@ def _check(
     checker = _Checker(kind, launcher, source)
     problems: list[tuple[str, str]] = []
     found: list[SweepPoint] = []
+    shared = share_rewind_points(points)
     for index, (point, run) in enumerate(zip(points, names, strict=True)):
         try:
             existing = find_existing(point.config, kind, run, None if source is None else source.info["id"])
@@ -145,7 +146,7 @@ def _check(
         except RequestError as error:
             problems.append(("", str(error)))
         else:
-            config = _settled(point.config, launcher, existing, began_with)
+            config = _settled(shared[index].config, launcher, existing, began_with)
             plain = config.model_dump(mode="json", exclude={"launcher"})
             found.append(SweepPoint(index, list(point.overrides), run, trainings, plain))
     if problems:

@@ -155,7 +155,7 @@ def print_sweep(sweep: Sweep, known: Sequence[PointStatus]) -> None:
     console.print(table)
     counts = Counter(one.state for one in known)
     summary = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
-    console.print(f"{len(known)} points: {summary}", highlight=False)
+    console.print(f"{len(known)} point{'s' * (len(known) > 1)}: {summary}", highlight=False)
     for one in known:
         if one.state == "failed":
             log = sweep.log_path(one.point.index)

@@ -183,7 +183,7 @@ def test_cancel_and_list_from_the_shell(lab):
     process = lab.start("prune", "-m", *TINY, *LONG, "name=s", "seed=0", "launcher=local")
     wait_until((lab.runs / "s" / ".lock").exists)
     shown = lab.lth("ls", "--sweep").stdout
-    assert "1 points: 1 running" in shown
+    assert "1 point: 1 running" in shown
     assert "Asked pid" in lab.lth("cancel", "s").stdout
     process.communicate(timeout=60)
     assert process.returncode == 143
