@@ -177,7 +177,7 @@ def _table(known: Sequence[PointStatus], runs: bool = True) -> Table:
         *((key, False) for key in swept),
         ("state", False),
         ("rounds", True),
-        ("test accuracy", True),
+        ("test %", True),
         *([("run", False)] if runs else []),
     ):
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
