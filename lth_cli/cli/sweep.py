@@ -412,9 +412,10 @@ def _show(sweep: Sweep, as_json: bool, leaving: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps([show.as_json(run) for run in runs], indent=2) + "\n")
     else:
-        if runs and len(runs) <= _MOST_SHOWN_RUNS and not leaving:
+        results_shown = bool(runs) and len(runs) <= _MOST_SHOWN_RUNS and not leaving
+        if results_shown:
             show.print_result(runs)
-        print_sweep(sweep, known)
+        print_sweep(sweep, known, summary_alone=results_shown and len(runs) == len(known))
     failed = [one for one in known if one.state == "failed"]
     if failed:
         reasons = [f"{one.point.run}: {one.error}" for one in failed] if as_json else []

@@ -143,8 +143,14 @@ def update_table(sweep: Sweep, cluster: Mapping[str, str] | None = None) -> None
         sweep.write_table([known.row() for known in status(sweep, cluster)])
 
 
-def print_sweep(sweep: Sweep, known: Sequence[PointStatus]) -> None:
-    """The table of points, how many are in which state, and why points failed."""
+def print_sweep(sweep: Sweep, known: Sequence[PointStatus], summary_alone: bool = False) -> None:
+    """The table of points, how many are in which state, and why points failed.
+
+    Args:
+        sweep: which.
+        known: its points.
+        summary_alone: without the table, where the results have been shown already.
+    """
     console = Console()
     info = sweep.info
     table = _table(known)
@@ -152,7 +158,8 @@ def print_sweep(sweep: Sweep, known: Sequence[PointStatus]) -> None:
     whole = Measurement.get(console, unbounded, table).maximum <= console.width
     if not whole:  # a line a point stays readable with hundreds of them
         table = _table(known, runs=False)
-    console.print(table)
+    if not summary_alone:
+        console.print(table)
     counts = Counter(one.state for one in known)
     summary = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
     console.print(f"{len(known)} point{'s' * (len(known) > 1)}: {summary}", highlight=False)

@@ -191,3 +191,20 @@ def test_cancel_and_list_from_the_shell(lab):
     assert "interrupted" in lab.lth("ls", "--sweep", "s").stdout
     wrong = lab.lth("ls", "--sweep", "t")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+
+
+def test_points_of_a_rewinding_go_to_workers_too(lab):
+    lab.prune("name=src", "seed=0")
+    done = lab.lth(
+        *("rewind", "src", "-m", "name=r", "rewind.to=0,5it", "rounds=1", "threads=1", "device=cpu"),
+        *("launcher=local", "launcher.workers=2"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 points: 2 finished" in done.stdout
+    runs = {run.name: run.info for run in list_runs(lab.runs)[0]}
+    assert {name: info["kind"] for name, info in runs.items()} == {
+        "src": "prune",
+        "r-to_0": "rewind",
+        "r-to_5it": "rewind",
+    }
+    assert runs["r-to_5it"]["source"]["id"] == runs["src"]["id"]
