@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from lth_cli.cli.progress import make_observer
 from lth_cli.cli.signals import Signals
 from lth_cli.config import compose
 from lth_cli.config.compose import Point
-from lth_cli.config.errors import ConfigError, LthError, RequestError
+from lth_cli.config.errors import ConfigError, RequestError
+from lth_cli.config.points import load_all
 from lth_cli.config.schema import Config
 from lth_cli.config.steps import Duration
 from lth_cli.experiments import imp
@@ -23,7 +24,6 @@ from lth_cli.experiments.rewind import rewind_task
 from lth_cli.experiments.session import Task, find_existing, open_session
 from lth_cli.report import show
 from lth_cli.store.runs import Run
-from lth_cli.training.engine import Interrupted
 
 TASKS: dict[str, Callable[[Config], Task]] = {"train": imp.train_task, "prune": imp.prune_task}
 # Keys that a command does not use; naming one is a misunderstanding worth stopping for.
@@ -38,7 +38,7 @@ _INSTEAD = {
     "rewind": "it belongs to the run whose masks are retrained; write control= and rounds=",
 }
 # Keys that say where or how, not what: they make no part of a run's name.
-_UNNAMED = ("name", "runs_dir", "device", "threads", "data", "checkpoint", "evaluation")
+_UNNAMED = ("name", "runs_dir", "device", "threads", "data", "checkpoint", "evaluation", "launcher")
 
 
 def launch(
@@ -71,56 +71,43 @@ def launch(
     overrides = compose.quote_rounds(overrides)
     _refuse_unused(kind, overrides)
     points = make_points(primary, overrides, config_dir, multirun, source)
-    names = _names(kind if source is None else f"{kind}-{source.name}", points)
-    make_task = TASKS[kind] if source is None else functools.partial(rewind_task, run=source)
-    if len({point.config.rewind.to for point in points}) > 1 or (source is not None and len(points) > 1):
-        for point in points:  # a step beyond the horizon in the last one is told before the first one trains
-            make_task(point.config)
-    points = _share_rewind_points(points)
-    runs: list[Run] = []
-    failures: list[str] = []
+    prefix = kind if source is None else f"{kind}-{source.name}"
+    _refuse_swept_places(points)
+    names = _names(prefix, points)
+    if multirun or points[0].config.launcher.kind != "serial":
+        from lth_cli.cli.sweep import run_sweep
+
+        given = {point.config.name for point in points}
+        name = sweep_name(prefix, given.pop() if len(given) == 1 else None, overrides)
+        run_sweep(kind, name, points, names, source, quiet=quiet, as_json=as_json)
+        return
     with Signals() as signals:
-        for point, name in zip(points, names, strict=True):
-            try:
-                runs.append(_run_point(kind, make_task, point, name, source, signals, quiet or as_json))
-            except (Interrupted, ConfigError):
-                raise
-            except LthError as error:
-                if len(points) == 1:
-                    raise
-                failures.append(f"{name}: {error}")
-                sys.stderr.write(f"lth: {name}: {error}\n")
+        run = run_point(kind, points[0].config, names[0], source, signals, quiet or as_json)
     if as_json:
-        results = [show.as_json(run) for run in runs]
-        sys.stdout.write(json.dumps(results if multirun else results[0], indent=2) + "\n")
-    elif runs:
-        show.print_result(runs)
-    if failures:
-        raise LthError(f"{len(failures)} of {len(points)} points failed:\n" + "\n".join(failures))
+        sys.stdout.write(json.dumps(show.as_json(run), indent=2) + "\n")
+    else:
+        show.print_result([run])
     if signals.received:  # too late to stop anything, and still what ended a script around this command
         sys.exit(signals.exit_code)
 
 
-def _run_point(
-    kind: str,
-    make_task: Callable[[Config], Task],
-    point: Point,
-    name: str,
-    source: Run | None,
-    signals: Signals,
-    quiet: bool,
-) -> Run:
-    existing = find_existing(point.config, kind, name, None if source is None else source.info["id"])
+def run_point(kind: str, config: Config, name: str, source: Run | None, signals: Signals, quiet: bool) -> Run:
+    """Run one config, or go on with it; a finished run is left as it is.
+
+    Raises:
+        RequestError: it does not fit its data or model, or another experiment has its name.
+        LthError: it fails.
+    """
+    existing = find_existing(config, kind, name, None if source is None else source.info["id"])
     if existing is not None and existing.info["state"] == "finished":
         sys.stderr.write(
             f"lth: {name} is finished already; delete it or give another name= to run it again\n"
         )
         return existing
-    config = point.config
     if existing is not None:
         # Another number of threads would give other bytes: what the run began with is used to its end.
         config = config.model_copy(update={key: existing.config[key] for key in ("device", "threads")})
-    task = make_task(config)
+    task = make_task(kind, config, source)
     with (
         make_observer(task.trainings, name, quiet) as observer,
         open_session(task, name, observer, signals.stop) as session,
@@ -131,6 +118,11 @@ def _run_point(
     return session.run
 
 
+def make_task(kind: str, config: Config, source: Run | None) -> Task:
+    """What a command does with a config, checked. Raises RequestError when it does not fit its data or model."""
+    return TASKS[kind](config) if source is None else rewind_task(config, source)
+
+
 def make_points(
     primary: str,
     overrides: Sequence[str],
@@ -139,24 +131,20 @@ def make_points(
     source: Run | None = None,
 ) -> list[Point]:
     """Every point composed and validated; all mistakes of all points in one error."""
-    load = functools.partial(compose.load, primary)
-    if source is not None:
-        load = functools.partial(compose.load_over, primary, source.config)
     combinations = compose.expand(overrides) if multirun else [tuple(overrides)]
-    points, problems = [], []
-    for combination in combinations:
-        try:
-            points.append(load(combination, config_dir))
-        except ConfigError as error:
-            if not multirun:
-                raise
-            problems += [problem for problem in error.problems if problem not in problems]
+    points: list[Point] = []
+    problems: list[tuple[str, str]] = []
+    for found in load_all(primary, combinations, config_dir, None if source is None else source.config):
+        if isinstance(found, ConfigError):
+            problems += [problem for problem in found.problems if problem not in problems]
+        else:
+            points.append(found)
     if problems:
         raise ConfigError(*problems)
     return points
 
 
-def _share_rewind_points(points: list[Point]) -> list[Point]:
+def share_rewind_points(points: Sequence[Point]) -> list[Point]:
     """Points of a sweep that differ in where they rewind to: the first to train keeps the states of all of them."""
 
     def alike(point: Point) -> str:
@@ -185,23 +173,44 @@ def _refuse_unused(kind: str, overrides: Sequence[str]) -> None:
         raise ConfigError(*((text, f"has no effect on lth {kind}; {_INSTEAD[kind]}") for text in wrong))
 
 
+def _refuse_swept_places(points: Sequence[Point]) -> None:
+    """A sweep has one launcher and one folder of runs."""
+    first = points[0].config
+    swept = [
+        key
+        for key in ("launcher", "runs_dir")
+        if any(getattr(point.config, key) != getattr(first, key) for point in points)
+    ]
+    if swept:
+        raise ConfigError(*((key, "must be the same for every point of a sweep") for key in swept))
+
+
 def _names(kind: str, points: Sequence[Point]) -> list[str]:
     """A folder name for every point: the one given, extended by what differs between points, or one made up."""
+    shared = set.intersection(*(set(point.overrides) for point in points))
     names = []
     for point in points:
         given = point.config.name
-        swept = [o for o in point.overrides if not all(o in other.overrides for other in points)]
+        swept = [o for o in point.overrides if o not in shared]
         parts = [given, *map(_slug, swept)] if given else [kind, *map(_slug, _named(point.overrides))]
-        name = "-".join(part for part in parts if part)
-        if len(name) > 100:
-            name = f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
-        names.append(name)
-    twice = {name for name in names if names.count(name) > 1}
+        names.append(_shortened("-".join(part for part in parts if part)))
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise RequestError(
-            f"several points would be the run {sorted(twice)[0]!r}: they differ in nothing that names them"
+            f"several points would be the run {twice[0]!r}: they differ in nothing that names them"
         )
     return names
+
+
+def sweep_name(kind: str, given: str | None, overrides: Sequence[str]) -> str:
+    """A name for a sweep: the one given, or one made from what was typed, so that the same command finds it again."""
+    return _shortened(given or "-".join([kind, *map(_slug, _named(overrides))]))
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= 100:
+        return name
+    return f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
 def _named(overrides: Sequence[str]) -> list[str]:

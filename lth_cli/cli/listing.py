@@ -13,15 +13,28 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands that only read."""
-    app.command("ls", help="List runs.")(_list)
+    app.command("ls", help="List runs; with --sweep, the points of a sweep.")(_list)
     app.command("show", help="Show one run: state, rounds, accuracies, where it lies.")(_show)
     app.command("compare", help="Put runs side by side; those that differ by seed become mean and spread.")(
         _compare
     )
 
 
-def _list(runs_dir: RunsDir = Path("runs"), json: Json = False) -> None:
+def _list(
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Show the points of SWEEP, or of the one launched last.")
+    ] = False,
+    name: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="With --sweep: its name.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    json: Json = False,
+) -> None:
     import json as json_library
+
+    if sweep:
+        _list_sweep(runs_dir, name, json)
+        return
+    if name is not None:
+        raise typer.BadParameter(f"{name!r}; write lth ls --sweep {name} or lth show {name}")
 
     from rich.console import Console
 
@@ -38,6 +51,40 @@ def _list(runs_dir: RunsDir = Path("runs"), json: Json = False) -> None:
         Console().print(runs_table(runs))
     else:
         typer.echo(f"No runs in {runs_dir} yet. Try: lth prune")
+
+
+def _list_sweep(runs_dir: Path, name: str | None, json: bool) -> None:
+    import json as json_library
+
+    from lth_cli.config.errors import LthError
+    from lth_cli.launchers.slurm import job_states
+    from lth_cli.report.sweeps import as_json, print_sweep, status
+    from lth_cli.store.sweeps import find_sweep, list_sweeps
+
+    others: list[str] = []
+    if name is None:
+        sweeps, faults = list_sweeps(runs_dir)
+        for fault in faults:
+            typer.echo(f"lth: {fault}", err=True)
+        if not sweeps:
+            if faults:
+                raise LthError(f"no sweep in {runs_dir} can be read")
+            typer.echo(f"No sweeps in {runs_dir} yet. Try: lth prune -m seed=0,1,2")
+            return
+        found, *rest = sweeps
+        others = [other.name for other in rest]
+    else:
+        found = find_sweep(runs_dir, name)
+    jobs = job_states(point.job for point in found.points())
+    if jobs is None:
+        typer.echo("lth: Slurm does not answer; states are those that the runs last noted", err=True)
+    known = status(found, jobs)
+    if json:
+        typer.echo(json_library.dumps(as_json(found, known), indent=2))
+        return
+    print_sweep(found, known)
+    if others:
+        typer.echo("Other sweeps: " + ", ".join(others))
 
 
 def _show(

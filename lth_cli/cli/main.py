@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from lth_cli.cli import collecting, listing, rewinding, running, verify
+from lth_cli.cli import cancel, collecting, listing, rewinding, running, verify
 
 app = typer.Typer(
     name="lth",
@@ -21,6 +21,7 @@ app = typer.Typer(
 running.register(app)
 rewinding.register(app)
 listing.register(app)
+cancel.register(app)
 verify.register(app)
 collecting.register(app)
 

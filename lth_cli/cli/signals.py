@@ -75,6 +75,12 @@ class Signals:
             sys.stderr.write(f"lth: {error}\n")
             sys.exit(self.exit_code or 1)
 
+    def ask(self) -> None:
+        """From the main thread: ask the work to stop in its own time; without any, end the program."""
+        self.stop.set()
+        if self._session is None:
+            sys.exit(1)
+
     @contextlib.contextmanager
     def working(self, session: Session) -> Iterator[None]:
         """While a run is worked on, which then stops by itself and stores its state."""

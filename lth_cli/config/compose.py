@@ -90,7 +90,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: Path | None = No
 
 
 # Of a stored config, what belongs to the place it ran at or to what was asked of it there.
-_NOT_INHERITED = ("name", "runs_dir", "data", "checkpoint", "controls", "rounds", "control")
+_NOT_INHERITED = ("name", "runs_dir", "data", "checkpoint", "controls", "rounds", "control", "launcher")
 _STORED = "_lth_stored"
 
 

@@ -16,6 +16,7 @@ from lth_cli.models.build import build, output_layer, prunable
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.scores import locate_score
 from lth_cli.pruning.select import fraction_of, select_prunable
+from lth_cli.store.files import canonical
 from lth_cli.training import optimizers, precision
 from lth_cli.training.trajectory import FromState, Start, Trajectory, dense
 
@@ -179,14 +180,23 @@ def _pretrained(trajectory: Trajectory) -> Trajectory:
 
 
 def load_data(config: schema.Config, execution: precision.Execution) -> Data:
-    """The prepared data set of a config, on the device."""
-    return prepare(
-        config.dataset,
-        open_place(config.data),
-        split_seed=config.resolved_seeds["split"],
-        device=execution.device,
-        evaluation_batch=config.evaluation.batch_size,
+    """The prepared data set of a config, on the device; the last ones stay in memory for further points of a sweep."""
+    place = open_place(config.data)
+    split_seed, batch = config.resolved_seeds["split"], config.evaluation.batch_size
+    wanted = canonical(
+        [config.dataset.model_dump(mode="json"), str(place), split_seed, str(execution.device), batch]
     )
+    if wanted not in _loaded:
+        while len(_loaded) >= _MOST_LOADED:
+            del _loaded[next(iter(_loaded))]
+        _loaded[wanted] = prepare(
+            config.dataset, place, split_seed=split_seed, device=execution.device, evaluation_batch=batch
+        )
+    return _loaded[wanted]
+
+
+_MOST_LOADED = 2
+_loaded: dict[str, Data] = {}
 
 
 def _step(where: str, duration: Duration, trajectory: Trajectory, lowest: int, highest: int) -> int:

@@ -29,7 +29,7 @@ from lth_cli.training.loop import Diverged
 from lth_cli.training.trajectory import Trajectory
 
 # What may change between two runs of the same command without making it another experiment.
-_FREE_KEYS = ("name", "runs_dir", "data", "checkpoint")
+_FREE_KEYS = ("name", "runs_dir", "data", "checkpoint", "launcher")
 
 
 class SessionObserver(Observer):

@@ -11,7 +11,7 @@ from typing import Any
 from lth_cli.store.results import Row
 from lth_cli.store.runs import Run
 
-_NOT_THE_EXPERIMENT = ("name", "runs_dir", "seed", "seeds", "data", "checkpoint")
+_NOT_THE_EXPERIMENT = ("name", "runs_dir", "seed", "seeds", "data", "checkpoint", "launcher")
 
 
 @dataclass(frozen=True)
