@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import lth_cli
+from lth_cli.config.bombs import refuse_bombs
 from lth_cli.config.errors import ConfigError, RequestError
 from lth_cli.config.schema import Config, fields
 
@@ -57,6 +58,8 @@ def personal_configs(folder: Path | None) -> Iterator[None]:
     """
     if folder is not None and not folder.is_dir():
         raise RequestError(f"--config-dir: there is no folder {str(folder)!r}")
+    if folder is not None:
+        refuse_bombs(folder, [path.name for path in packaged_configs().iterdir() if path.is_dir()])
     if _PersonalConfigs not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(_PersonalConfigs)
     _PersonalConfigs.folder = folder.resolve() if folder is not None else None
@@ -80,7 +83,8 @@ def compose(command: str, overrides: Sequence[str], config_dir: Path | None = No
         ):
             composed = hydra_compose(command, overrides=list(overrides))
             container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
+        # OSError: what OmegaConf raises for a file that holds no mapping
         raise ConfigError(_explain(error)) from error
     except RecursionError:
         raise ConfigError(("", "the overrides are nested too deeply")) from None

@@ -37,7 +37,7 @@ def _positive(value: Duration) -> Duration:
 
 PositiveSteps = Annotated[Steps, AfterValidator(_positive)]
 
-_SECONDS = re.compile(r"(\d{1,9})(s|min|h)")
+_SECONDS = re.compile(r"(\d{1,9})(s|min|h)", re.ASCII)
 
 
 def _interval(value: Any) -> str:

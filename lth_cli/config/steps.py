@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_GRAMMAR = re.compile(r"(?:(?P<epochs>\d+)ep)?(?:(?P<iterations>\d+)it)?")
+_GRAMMAR = re.compile(r"(?:(?P<epochs>\d+)ep)?(?:(?P<iterations>\d+)it)?", re.ASCII)
 _LONGEST = 10**12
 GRAMMAR_HELP = "write steps as 500it (iterations), 2ep (epochs) or 1ep50it"
 
@@ -64,7 +64,7 @@ def parse_rounds(text: str, last: int) -> list[int]:
         return [last]
     rounds: set[int] = set()
     for part in text.split(","):
-        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip())
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip(), re.ASCII)
         if match is None:
             raise ValueError(f"{text!r} is not a range of rounds; write all, last, or for example 3,5-8")
         first, final = int(match[1]), int(match[2] or match[1])

@@ -41,6 +41,7 @@ class Source:
         rewind_to: step of it that `rewind.to` names, in its own epochs.
         keep: further steps of it that the run keeps.
         scored_at: step of it whose weights were scored first.
+        shapes: of its model's parameters, by name.
         masks: by round number.
     """
 
@@ -50,6 +51,7 @@ class Source:
     rewind_to: int
     keep: tuple[int, ...]
     scored_at: int
+    shapes: dict[str, tuple[int, ...]]
     masks: dict[int, Masks]
 
     @property
@@ -166,7 +168,8 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
     dense = ours.dense if same else Known(str(recorded))
     masks = {number: _ordered(run.round(number).masks(), plan) for number in numbers if number > 0}
     keep = tuple(step for step in ours.keep if step >= ours.dense.first_step)
-    return Source(run, ours.config, dense, ours.rewind_to, keep, ours.scored_at(ours.dense), masks)
+    scored_at = ours.scored_at(ours.dense)
+    return Source(run, ours.config, dense, ours.rewind_to, keep, scored_at, ours.shapes, masks)
 
 
 def _ordered(masks: Masks, plan: Plan) -> Masks:
@@ -176,7 +179,7 @@ def _ordered(masks: Masks, plan: Plan) -> Masks:
 
 
 def _check_fit(source: Source, plan: Plan) -> None:
-    """Masks of another architecture, or of data of another shape, have no weights to mask."""
+    """Masks and weights of another architecture, or of data of another shape, cannot be used."""
     for number, masks in source.masks.items():
         for name, mask in masks.items():
             shape = tuple(mask.shape)
@@ -188,6 +191,17 @@ def _check_fit(source: Source, plan: Plan) -> None:
                         f"the masks of {source.run.name} do not fit: {name} {here}, its mask of round "
                         f"{number} is {list(shape)}. A ticket can only be retrained with the same architecture, "
                         "on data of the same shape",
+                    )
+                )
+    if plan.config.control.start != "reinit":
+        for name in {**plan.shapes, **source.shapes}:
+            ours, theirs = plan.shapes.get(name), source.shapes.get(name)
+            if ours != theirs:
+                raise ConfigError(
+                    (
+                        "model",
+                        f"the weights of {source.run.name} do not fit: {name} is {theirs} there and {ours} here; "
+                        "control.start=reinit needs none of them",
                     )
                 )
 

@@ -137,6 +137,15 @@ def test_wrong_requests_leave_nothing(lth: Lth, there: Path, arguments: tuple[st
     assert sorted(path.name for path in there.iterdir()) == before
 
 
+def test_weights_of_other_shapes_are_told_before_any_work(lth: Lth, small: tuple[str, ...]) -> None:
+    # The masks fit, as the output layer has none.
+    done = lth("prune", *small, "name=src", "pruning.rounds=1", "pruning.output_layer=keep", "-q")
+    assert done.code == 0, done.err
+    done = lth("rewind", "src", "dataset.subset.classes=[0,1]")
+    assert done.code == 2 and "the weights of src do not fit" in done.err
+    assert lth("rewind", "src", "dataset.subset.classes=[0,1]", "control=reinit", "-q").code == 0
+
+
 def test_unknown_and_unfinished_sources(lth: Lth, there: Path, small: tuple[str, ...]) -> None:
     assert "no run 'nobody'" in lth("rewind", "nobody").err
     assert lth("train", *small, "name=dense", "-q").code == 0
