@@ -136,7 +136,7 @@ def test_live_bars_in_a_terminal(tmp_path, small):
         except OSError:  # Linux ends a terminal whose other side is closed with an error
             break
     os.close(ours)
-    assert process.wait(30) == 0
+    assert process.wait(300) == 0
     text = seen.decode(errors="replace")
     assert "\x1b[" in text
     for words in ("live", "round 0 (100 %)", "round 1 (80 %)", "loss ", "/800", "test "):

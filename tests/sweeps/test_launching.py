@@ -12,7 +12,7 @@ from lth_cli.report.sweeps import status
 from lth_cli.store.runs import list_runs
 from lth_cli.store.sweeps import Sweep, SweepPoint, find_sweep
 
-LONG = ("training.length=4000it", "evaluation.every=2000it", "checkpoint.every=200it")
+LONG = ("training.length=400000it", "evaluation.every=200000it", "checkpoint.every=200it")
 
 
 def states(lab, name):
