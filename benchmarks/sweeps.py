@@ -192,7 +192,12 @@ def _disturb(runs_dir: Path, index: int, *command: str) -> None:
         for file in runs_dir.glob(".store/*/segments.jsonl")
     ):
         time.sleep(0.1)
-    subprocess.run([*command, str(point["job"])], check=True)
+    log = runs_dir / ".sweeps" / "s" / "logs" / f"{index:04d}.log"
+    # scancel tries again and again while a job is being requeued: its signal must not hit the next attempt
+    with subprocess.Popen([*command, str(point["job"])]) as process:
+        while "stopped at step" not in log.read_text():
+            time.sleep(0.1)
+        process.kill()
 
 
 def _digest(run: Path) -> str:

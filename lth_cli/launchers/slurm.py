@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,8 @@ from lth_cli.store.sweeps import Sweep
 
 WARNING_SECONDS = 90  # between Slurm's warning that time is nearly up and the end
 _ANSWER_SECONDS = 30.0
+# Until submitit listens, which takes Python seconds, the warning would end a job that has nothing to lose yet.
+_PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 
 
 def check() -> None:
@@ -49,7 +53,7 @@ def submit(sweep: Sweep, tasks: Mapping[int, Callable[[], None]], launcher: Laun
     import submitit
 
     executor = submitit.SlurmExecutor(
-        sweep.path.resolve() / "logs" / "slurm", max_num_timeout=launcher.requeues
+        sweep.path.resolve() / "logs" / "slurm", max_num_timeout=launcher.requeues, python=_PYTHON
     )
     executor.update_parameters(**_parameters(sweep.name, launcher, len(tasks)))
     try:

@@ -86,9 +86,11 @@ def test_requeued_jobs_give_the_bytes_of_a_sweep_that_nobody_disturbed(lab, slur
     def stopped_midway(index, run, *command):
         wait_until((lab.runs / run / "run.json").exists, 90)
         wait_until(lambda: has_trained(lab.runs / run), 60)
-        subprocess.run([*command, jobs[index]], check=True)
         log = find_sweep(lab.runs, "s").log_path(index)
-        wait_until(lambda: "stopped at step" in log.read_text(), 30)
+        # scancel tries again and again while a job is being requeued: its signal must not hit the next attempt
+        with subprocess.Popen([*command, jobs[index]]) as process:
+            wait_until(lambda: "stopped at step" in log.read_text(), 30)
+            process.kill()
 
     stopped_midway(0, "s-lr_0.001", "scontrol", "requeue")  # Slurm's own doing
     stopped_midway(1, "s-lr_0.002", "scancel", "--signal=USR2")  # its warning, and then ours
