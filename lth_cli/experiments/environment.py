@@ -31,8 +31,10 @@ def describe_machine(config: Config) -> dict[str, Any]:
             "accelerator": accelerator,
             "threads": config.threads,
         },
-        # CUDA and MPS have kernels without a repeatable variant; torch only warns about those.
         "repeatable": device.type == "cpu",
+        "not_repeatable_because": None
+        if device.type == "cpu"
+        else f"{device.type} has kernels without a repeatable variant; torch only warns about those",
     }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from lth_cli.config import schema
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.steps import parse_rounds
@@ -30,34 +33,65 @@ def train(session: Session) -> None:
     train_dense(session)
 
 
+@dataclass(frozen=True)
+class Ticket:
+    """A round of pruning.
+
+    Attributes:
+        number: of the round, from 1.
+        masks: True = kept.
+        start: where its weights come from.
+        trajectory: its training.
+    """
+
+    number: int
+    masks: Masks
+    start: FromState
+    trajectory: Trajectory
+
+
 def prune(session: Session) -> None:
     """Train, prune, rewind, until the rounds are done or the density is reached; then train the controls."""
     plan = session.plan
-    config, trajectory = plan.config, plan.dense
-    masks = everything(plan.prunable_shapes)
+    config = plan.config
     train_dense(session, plan.rewind_to, plan.scored_at(plan.dense))
-    found, starts = [masks], [FromState(plan.dense, plan.rewind_to)]
-    while not finished(config.pruning, masks, number := len(found) - 1):
+    for ticket in tickets(session):
+        keep = (plan.scored_at(ticket.trajectory),)
+        session.train_round(ticket.number, ticket.trajectory, ticket.masks, keep=keep)
+    if not config.controls.kinds:
+        return
+    controlled = parse_rounds(config.controls.rounds, config.pruning.rounds)
+    dense = FromState(plan.dense, plan.scored_at(plan.dense))
+    for ticket in tickets(session):
+        for kind in config.controls.kinds if ticket.number in controlled else ():
+            control = schema.CONTROLS[kind]
+            train_control(session, control, ticket.number, ticket.masks, ticket.start, dense, branch=kind)
+
+
+def tickets(session: Session) -> Iterator[Ticket]:
+    """The tickets of a run one after another, each pruned from the trained one before it.
+
+    Found again from stored states when asked again: keeping the masks of all rounds would take more memory with every
+    round, and reading them back would trust files that may be damaged.
+    """
+    plan = session.plan
+    config, trajectory, number = plan.config, plan.dense, 0
+    masks = everything(plan.prunable_shapes)
+    while not finished(config.pruning, masks, number):
         scored = session.engine.state(trajectory, plan.scored_at(trajectory))
+        number += 1
         masks = next_masks(
             config.pruning,
             scored.weights,
             masks,
-            round_number=number + 1,
+            round_number=number,
             output=plan.output,
             seed=config.resolved_seeds["mask"],
         )
+        del scored
         start = rewound(plan, FromState(plan.dense, plan.rewind_to), FromState(trajectory, trajectory.end))
         trajectory = plan.retraining(masks, start)
-        session.train_round(number + 1, trajectory, masks, keep=(plan.scored_at(trajectory),))
-        found.append(masks)
-        starts.append(start)
-    for number in parse_rounds(config.controls.rounds, config.pruning.rounds):
-        if 0 < number < len(found):
-            for kind in config.controls.kinds:
-                dense = FromState(plan.dense, plan.scored_at(plan.dense))
-                control = schema.CONTROLS[kind]
-                train_control(session, control, number, found[number], starts[number], dense, branch=kind)
+        yield Ticket(number, masks, start, trajectory)
 
 
 def train_dense(session: Session, *keep: int) -> None:

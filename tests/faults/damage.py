@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,3 +114,21 @@ def candidates(folder: Path, pattern: str) -> list[Path]:
     return sorted(
         path for path in (folder / "runs").rglob(pattern.rsplit("/", maxsplit=1)[-1]) if path.match(pattern)
     )
+
+
+def copy_runs(finished: Path, place: Path) -> Path:
+    """A copy of a folder, the links between runs and store as they were."""
+    names: dict[int, Path] = {}
+    for path in sorted(finished.rglob("*")):
+        target = place / path.relative_to(finished)
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        inode = path.stat().st_ino
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if inode in names:
+            target.hardlink_to(names[inode])
+        else:
+            shutil.copy2(path, target)
+            names[inode] = target
+    return place

@@ -33,6 +33,7 @@ TIME_AND_HOST_FIELDS = {
         "git_commit",
         "files",
         "checksum",
+        "source",  # id and path of another run
     ),
     "summary.json": ("seconds", "files", "checksum"),
     "metrics.jsonl": ("seconds", "check"),
@@ -75,7 +76,10 @@ class Command:
 
 TRAIN = Command(("train", *_TINY))
 PRUNE = Command(("prune", *_TINY, "pruning.rounds=2", "rewind.to=4it", "controls.kinds=[reinit]"))
-COMMANDS = {"train": TRAIN, "prune": PRUNE}
+REWIND = Command(
+    ("rewind", "run", "runs_dir=runs", "name=again", "rewind.to=8it", "control=reinit"), before=(PRUNE,)
+)
+COMMANDS = {"train": TRAIN, "prune": PRUNE, "rewind": REWIND}
 
 
 @dataclass(frozen=True)

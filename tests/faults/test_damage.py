@@ -21,22 +21,9 @@ def finished(zygote, tmp_path_factory):
     return folder
 
 
-def copy(finished, tmp_path):
-    """With the links between run and store, as they were."""
-    place = tmp_path / "copy"
-    shutil.copytree(finished, place, copy_function=shutil.copy2)
-    for path in (place / "runs").rglob("checkpoints/step_*.safetensors"):
-        for stored in (place / "runs" / ".store").rglob(path.name):
-            if stored.read_bytes() == path.read_bytes():
-                path.unlink()
-                path.hardlink_to(stored)
-                break
-    return place
-
-
 @pytest.mark.parametrize("pattern,kind", CASES, ids=[f"{kind.__name__}-{pattern}" for pattern, kind in CASES])
 def test_verify_reports_the_file(zygote, finished, tmp_path, pattern, kind):
-    place = copy(finished, tmp_path)
+    place = damage.copy_runs(finished, tmp_path / "copy")
     generator = random.Random(f"{pattern} {kind.__name__}")
     path = generator.choice(damage.candidates(place, pattern))
     if kind is damage.plant_target:
@@ -56,7 +43,7 @@ def test_verify_reports_the_file(zygote, finished, tmp_path, pattern, kind):
     "names", [("mask.safetensors",) * 2, ("step_00000004.safetensors", "step_00000024.safetensors")]
 )
 def test_swapped_files(zygote, finished, tmp_path, names):
-    place = copy(finished, tmp_path)
+    place = damage.copy_runs(finished, tmp_path / "copy")
     one, other = (
         next((place / "runs/run" / folder).rglob(name))
         for folder, name in zip(("round_01", "round_02"), names, strict=True)
@@ -75,7 +62,7 @@ _STORED = [case for case in CASES if case[0].startswith(".store")]
 )
 def test_damage_in_the_store_is_never_used(zygote, finished, pruned, tmp_path, pattern, kind):
     """The same experiment under another name reads the damaged store, and has the bytes of an undisturbed one."""
-    place = copy(finished, tmp_path)
+    place = damage.copy_runs(finished, tmp_path / "copy")
     shutil.rmtree(place / "runs/run")  # so that damage is met in the store alone
     generator = random.Random(f"used {pattern} {kind.__name__}")
     path = generator.choice(damage.candidates(place, pattern))

@@ -44,6 +44,15 @@ def test_kill_at_many_writes_of_train(zygote, trained, tmp_path):
         assert done.retrained <= harness.CHECKPOINT_EVERY
 
 
+def test_kills_of_rewind(zygote, tmp_path):
+    expected, outcome = harness.reference(zygote, tmp_path / "calm", harness.REWIND)
+    assert "again/round_02/mask.safetensors" in expected
+    moments = harness.random_moments(outcome.seconds, len(outcome.calls), seed=5)
+    done = harness.kill_and_finish(zygote, tmp_path / "killed", harness.REWIND, expected, moments, kills=6)
+    assert done.problems == []
+    assert done.retrained <= harness.CHECKPOINT_EVERY
+
+
 def test_real_processes(zygote, tmp_path):
     """Two kills of a process that a shell would start, figures included."""
     command = harness.PRUNE.with_("training.length=600it", "evaluation.every=200it", "checkpoint.every=50it")
