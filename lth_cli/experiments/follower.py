@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -68,15 +69,16 @@ def _serve(store: Store, place: Place, device: str, prepared: _Prepared) -> int:
 def follow_local(folder: Path, rank: int, size: int, device: str) -> NoReturn:
     """Follow the process that started this one."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it too, and says what to do
-    threading.Thread(target=_watch_parent, daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(folder,), daemon=True).start()
     place = Place(rank, size, local_rank=rank, local_size=size)
     store = FileStore(str(folder / "store"), size)
     leave_process(_serve(store, place, device, _Prepared(place)))
 
 
-def _watch_parent() -> None:
-    """Leave at once when rank 0 has ended, since its end of the pipe closes then."""
+def _watch_parent(folder: Path) -> None:
+    """Leave at once when rank 0 has ended, since its end of the pipe closes then; killed, it left its folder."""
     os.read(0, 1)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(LOST)
 
 
@@ -98,9 +100,11 @@ def _next_meeting(store: Store, number: int) -> str:
     while True:
         try:
             store.wait([meeting_key(number)], _POLL)
+            return str(store.get(meeting_key(number)).decode())
         except DistStoreError:  # nothing yet
             continue
-        return str(store.get(meeting_key(number)).decode())
+        except RuntimeError:  # a launcher without a store of its own: rank 0 kept it, and has ended
+            return ""
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class SynchronizedBatchNorm(_BatchNorm):
     """A batch-norm layer whose training statistics are those of all processes' examples together.
 
-    Mean and variance are taken in fp32 and in two passes, as exact as those of one process. In evaluation it does what
+    Mean and variance are taken in fp32 at least and in two passes, as exact as those of one process. In evaluation it does what
     any batch-norm layer does. It has the parameters and buffers of the layer it replaces, under the same names.
 
     Args:
@@ -40,7 +40,7 @@ class SynchronizedBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
-        wide = input.float()
+        wide = input.to(torch.promote_types(input.dtype, torch.float32))
         kept = [0, *range(2, input.ndim)]
         shape = [1, -1, *[1] * (input.ndim - 2)]
         count = wide.new_tensor([float(input.numel() // input.shape[1])]) * self.counts
