@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class SynchronizedBatchNorm(_BatchNorm):
     """A batch-norm layer whose training statistics are those of all processes' examples together.
 
-    Mean and variance are taken in fp32 at least and in two passes, as exact as those of one process. In evaluation it does what
-    any batch-norm layer does. It has the parameters and buffers of the layer it replaces, under the same names.
+    Mean and variance are taken in fp32 at least and in two passes, as exact as those of one process. In evaluation it
+    does what any batch-norm layer does. It has the parameters and buffers of the layer it replaces, under their names.
 
     Args:
         layer: what it replaces.

@@ -37,7 +37,14 @@ _FAILURES = "failures"
 
 
 class RankLost(LthError):
-    """Another process that took part in the training has failed or is gone."""
+    """Another process that took part in the training has failed or is gone.
+
+    Args:
+        what: has happened to which.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; the same command goes on from the last stored state")
 
 
 class Ranks:
