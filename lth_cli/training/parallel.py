@@ -116,13 +116,16 @@ class ParallelTrainer(Trainer):
             goal, begun = min(to, self.step + self._steps_a_command), time.monotonic()
             with leading(self._ranks, _Train(goal)):
                 self.train_to(goal)
-            tick(self.step, self.last_loss)
+            now = time.monotonic()
+            if now >= self._next_tick:
+                tick(self.step, self.last_loss)
+                self._next_tick = now + _COMMAND_SECONDS
+            if now - begun < _COMMAND_SECONDS / 2:
+                self._steps_a_command = min(2 * self._steps_a_command, _MOST_STEPS)
+            elif now - begun > _COMMAND_SECONDS * 2:
+                self._steps_a_command = max(self._steps_a_command // 2, 1)
             if pause():
                 return
-            if time.monotonic() - begun < _COMMAND_SECONDS / 2:
-                self._steps_a_command = min(2 * self._steps_a_command, _MOST_STEPS)
-            elif time.monotonic() - begun > _COMMAND_SECONDS * 2:
-                self._steps_a_command = max(self._steps_a_command // 2, 1)
 
     def evaluate(self, split: str, should_stop: Callable[[], bool] = lambda: False) -> Metrics:
         """Lead all ranks through an evaluation; see `Trainer.evaluate`."""
