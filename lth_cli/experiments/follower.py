@@ -29,6 +29,7 @@ from lth_cli.training.parallel import follow
 from lth_cli.training.precision import Execution
 from lth_cli.training.ranks import Ranks, is_connection, leave_process
 
+_LAST_SECONDS = 5.0
 _POLL = datetime.timedelta(minutes=1)
 
 
@@ -69,10 +70,14 @@ def _serve(store: Store, place: Place, device: str, prepared: _Prepared) -> int:
 def follow_local(folder: Path, rank: int, size: int, device: str) -> NoReturn:
     """Follow the process that started this one."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it too, and says what to do
-    threading.Thread(target=_watch_parent, args=(folder,), daemon=True).start()
+    watch = threading.Thread(target=_watch_parent, args=(folder,), daemon=True)
+    watch.start()
     place = Place(rank, size, local_rank=rank, local_size=size)
     store = FileStore(str(folder / "store"), size)
-    leave_process(_serve(store, place, device, _Prepared(place)))
+    code = _serve(store, place, device, _Prepared(place))
+    if code == LOST:
+        watch.join(_LAST_SECONDS)  # if it was rank 0 that has gone, this ends the process
+    leave_process(code)
 
 
 def _watch_parent(folder: Path) -> None:

@@ -156,11 +156,14 @@ def test_killed_and_resumed_is_uninterrupted(folder, tmp_path):
     run = Run.open(tmp_path / "runs" / "run")
     assert run.info["state"] == "failed"
 
-    process = start(tmp_path, *command)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process = start(tmp_path, *command, TMPDIR=str(scratch))
     other = training(tmp_path, process)
     process.kill()
     finish(process, -signal.SIGKILL)
-    wait_until(lambda: not running(other), 5)  # nobody kills it: it notices
+    wait_until(lambda: not running(other), 20)  # nobody kills it: it notices
+    assert not list(scratch.iterdir())
     assert run.effective_state == "interrupted"
 
     process = start(tmp_path, *command)
