@@ -10,6 +10,7 @@ from typing import NoReturn
 import typer
 
 from lth_cli.cli import cancel, collecting, listing, rewinding, running, verify
+from lth_cli.experiments import torchrun
 
 app = typer.Typer(
     name="lth",
@@ -38,6 +39,26 @@ def _program(
 
 
 def main() -> NoReturn:
+    """Run the program; under torchrun, rank 0 runs it and leads the others, which follow without a word."""
+    place = torchrun.launched()
+    if place is not None and place.rank > 0:
+        from lth_cli.experiments.follower import follow_launcher
+
+        follow_launcher(place)
+    try:
+        _main()
+    except SystemExit as leaving:
+        if place is not None:
+            from lth_cli.experiments.workforce import dismiss
+
+            dismiss()
+        ranks = sys.modules.get("lth_cli.training.ranks")
+        if ranks is not None and ranks.joined:
+            ranks.leave_process(int(leaving.code or 0))
+        raise
+
+
+def _main() -> NoReturn:
     """Run the program. Exit codes: 0 done, 1 failed, 2 wrong request, 130 and 143 interrupted by a signal."""
     # Python's own SIGTERM skips `finally`; until a command takes over, leave through the interpreter.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -229,7 +229,8 @@ def _settled(config: Config, launcher: Launcher, existing: Run | None, began_wit
     if began_with is not None:
         return config.model_copy(update={"threads": began_with})
     shares = {"serial": local.share_of_cores(1), "local": local.share_of_cores(launcher.workers)}
-    return config.model_copy(update={"threads": shares.get(launcher.kind, launcher.cpus)})
+    share = shares.get(launcher.kind, launcher.cpus)
+    return config.model_copy(update={"threads": max(1, share // config.distributed.processes)})
 
 
 def _active_jobs(path: Path, points: Sequence[SweepPoint]) -> dict[str, str]:

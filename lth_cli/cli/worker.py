@@ -21,6 +21,7 @@ from lth_cli.launchers.slurm import job_states
 from lth_cli.report.sweeps import update_table
 from lth_cli.store.runs import Run
 from lth_cli.store.sweeps import Sweep
+from lth_cli.training import ranks
 from lth_cli.training.engine import Interrupted
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def main() -> None:
             sys.stderr.write(f"lth: {error}\n")
         answers.write(f"{index}\n")
         answers.flush()
+    if ranks.joined:
+        ranks.leave_process(0)
 
 
 def _listen(indices: queue.Queue[int | None]) -> None:

@@ -358,6 +358,17 @@ class Evaluation(Section):
     train: bool = Field(True, description="Evaluate the training set at the end of each training.")
 
 
+class Distributed(Section):
+    """Several processes for one training, each with a part of every batch; results change by rounding alone."""
+
+    processes: Annotated[int, Field(ge=1, le=4096)] = Field(
+        1, description="Processes that train together, one GPU each on CUDA; under torchrun its world size."
+    )
+    batch_norm: Literal["local", "synchronized"] = Field(
+        "local", description="Batch-norm statistics of each process's part, or of the whole batch."
+    )
+
+
 class Checkpoint(Section):
     """How much work a crash may cost."""
 
@@ -459,6 +470,7 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     launcher: Launcher = Launcher()
+    distributed: Distributed = Distributed()
 
     @property
     def resolved_seeds(self) -> dict[str, int]:

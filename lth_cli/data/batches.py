@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import torch
@@ -15,6 +17,36 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 """Inputs float32 [B, ...] and labels int64 [B] on the device, maybe views of stored data: read only."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one of several processes takes of every batch: neighbouring examples, so that all parts are the batch.
+
+    Attributes:
+        rank: which of the processes.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def bounds(self, count: int) -> tuple[int, int]:
+        """First example and the one after the last of a batch of `count`; lengths differ by at most one."""
+        short, longer = divmod(count, self.size)
+        start = self.rank * short + min(self.rank, longer)
+        return start, start + short + (self.rank < longer)
+
+    def rows(self, count: int) -> slice:
+        """The examples to compute. A process with nothing left to take computes the last one too.
+
+        Its result must not count then (`bounds` says so): networks and collectives need an input all the same.
+        """
+        start, stop = self.bounds(count)
+        return slice(start, stop) if start < stop else slice(count - 1, count)
+
+
+WHOLE = Part()
+
+
 class Batches(Protocol):
     """The training batches under one set of seeds."""
 
@@ -22,8 +54,17 @@ class Batches(Protocol):
     def steps_per_epoch(self) -> int:
         """Batches in one pass over the training examples."""
 
-    def starting_at(self, step: int) -> Iterator[Batch]:
-        """Endless batches from a step on; the batch of a step depends on the seeds and the step alone."""
+    def starting_at(self, step: int, part: Part = WHOLE) -> Iterator[Batch]:
+        """Endless batches from a step on; the batch of a step depends on the seeds and the step alone.
+
+        Each is `part.rows` of the whole batch, whatever the number of processes.
+        """
+
+    def examples(self, step: int) -> int:
+        """Examples in the whole batch of a step."""
+
+    def fingerprint(self, step: int) -> dict[str, str]:
+        """Digests of the `order` of the step's epoch and of the random numbers of its `augmentation`."""
 
 
 class Data(Protocol):
@@ -54,9 +95,9 @@ class Data(Protocol):
             ConfigError: when `drop_last` leaves no batch.
         """
 
-    def evaluation(self, split: str) -> Iterator[Batch]:
+    def evaluation(self, split: str, part: Part = WHOLE) -> Iterator[Batch]:
         """One pass over `train`, `val` or `test`: no augmentation, fixed order, `evaluation_batch` examples
-        each.
+        each. With a part: every `part.size`-th of these batches, from number `part.rank` on.
 
         Raises:
             KeyError: when there is no such split.
@@ -76,6 +117,11 @@ def count_steps(examples: int, batch_size: int, drop_last: bool) -> int:
     return steps
 
 
+def batch_examples(examples: int, batch_size: int, steps_per_epoch: int, step: int) -> int:
+    """Examples in the batch of a step; an epoch's last one may be smaller."""
+    return min(batch_size, examples - step % steps_per_epoch * batch_size)
+
+
 def epoch_order(examples: int, order_seed: int, epoch: int, shuffle: bool) -> Tensor:
     """Indices of the training examples in the order of an epoch, int64 [examples], on the CPU.
 
@@ -85,3 +131,8 @@ def epoch_order(examples: int, order_seed: int, epoch: int, shuffle: bool) -> Te
         return torch.arange(examples)
     generator = torch.Generator().manual_seed(derive_seed(order_seed, "order", epoch))
     return torch.randperm(examples, generator=generator)
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """SHA-256 (hexadecimal) of the bytes of a contiguous CPU tensor."""
+    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()

@@ -25,14 +25,23 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.config.seeds import derive_seed
-from lth_cli.data.batches import Batch, count_steps, epoch_order
+from lth_cli.data.batches import (
+    WHOLE,
+    Batch,
+    Part,
+    batch_examples,
+    count_steps,
+    epoch_order,
+    tensor_digest,
+)
 from lth_cli.data.images import UNDECODABLE, centre_crop, decode, pixels, random_resized_crop
 from lth_cli.data.select import Selection
 from lth_cli.data.source import FileList, Files
 from lth_cli.data.transforms import Normalizer, check_augment, cutout, draw, to_device
 
-Request: TypeAlias = tuple[int | None, list[int]]
-"""A batch to make: the training step, None for evaluation, and the positions of its examples in the split."""
+Request: TypeAlias = tuple[int | None, int, list[int]]
+"""What to make of a batch: the training step, None for evaluation; where in the batch it begins; and the
+positions of its examples in the split."""
 
 
 class StreamedData:
@@ -86,39 +95,51 @@ class StreamedData:
         self, *, batch_size: int, order_seed: int, augment_seed: int, shuffle: bool, drop_last: bool
     ) -> StreamedBatches:
         """Training batches; see `Data.batches`."""
-        steps = count_steps(self.sizes["train"], batch_size, drop_last)
+        count = self.sizes["train"]
+        steps = count_steps(count, batch_size, drop_last)
 
-        def requests(step: int) -> Iterator[Request]:
+        def examples(step: int) -> int:
+            return batch_examples(count, batch_size, steps, step)
+
+        def requests(step: int, part: Part) -> Iterator[Request]:
             epoch, skipped = divmod(step, steps)
             while True:
-                rows = epoch_order(self.sizes["train"], order_seed, epoch, shuffle).tolist()
-                for position in range(skipped, steps):
-                    start = position * batch_size
-                    yield epoch * steps + position, rows[start : start + batch_size]
+                order = epoch_order(count, order_seed, epoch, shuffle)
+                for rows in torch.split(order, batch_size)[skipped:steps]:
+                    ours = part.rows(len(rows))
+                    yield epoch * steps + skipped, ours.start, rows[ours].tolist()
+                    skipped += 1
                 epoch, skipped = epoch + 1, 0
 
-        def finish(images: Tensor, step: int) -> Tensor:
+        def finish(images: Tensor, step: int, part: Part) -> Tensor:
             inputs = self._normalizer(images)
             if not self._augment.cutout:
                 return inputs
-            numbers = draw(self._augment, len(images), self.input_shape, augment_seed, step)
+            whole = examples(step)
+            numbers = draw(self._augment, whole, self.input_shape, augment_seed, step)[:, part.rows(whole)]
             *_, row, column = to_device(numbers, self._device).unbind()
             return cutout(inputs, row, column, self._augment.cutout)
 
-        def starting_at(step: int) -> Iterator[Batch]:
-            loaded = self._load("train", lambda: requests(step), augment_seed)
+        def starting_at(step: int, part: Part) -> Iterator[Batch]:
+            loaded = self._load("train", lambda: requests(step, part), augment_seed)
             for now, (images, labels) in enumerate(loaded, start=step):
-                yield finish(images, now), labels
+                yield finish(images, now, part), labels
 
-        return StreamedBatches(steps, starting_at)
+        def fingerprint(step: int) -> dict[str, str]:
+            order = epoch_order(count, order_seed, step // steps, shuffle)
+            # Crops and mirrorings are drawn one by one, each from the seed that is hashed here.
+            numbers = draw(self._augment, examples(step), self.input_shape, augment_seed, step)
+            return {"order": tensor_digest(order), "augmentation": tensor_digest(numbers)}
 
-    def evaluation(self, split: str) -> Iterator[Batch]:
+        return StreamedBatches(steps, starting_at, examples, fingerprint)
+
+    def evaluation(self, split: str, part: Part = WHOLE) -> Iterator[Batch]:
         """Evaluation batches; see `Data.evaluation`."""
         rows = list(range(self.sizes[split]))
 
         def requests() -> Iterator[Request]:
-            for start in range(0, len(rows), self._evaluation_batch):
-                yield None, rows[start : start + self._evaluation_batch]
+            for start in range(0, len(rows), self._evaluation_batch)[part.rank :: part.size]:
+                yield None, 0, rows[start : start + self._evaluation_batch]
 
         for images, labels in self._load(split, requests, augment_seed=0):
             yield self._normalizer(images), labels
@@ -151,13 +172,21 @@ class StreamedData:
 class StreamedBatches:
     """`Batches` of a streamed data set."""
 
-    def __init__(self, steps_per_epoch: int, starting_at: Callable[[int], Iterator[Batch]]) -> None:
+    def __init__(
+        self,
+        steps_per_epoch: int,
+        starting_at: Callable[[int, Part], Iterator[Batch]],
+        examples: Callable[[int], int],
+        fingerprint: Callable[[int], dict[str, str]],
+    ) -> None:
         self.steps_per_epoch = steps_per_epoch
+        self.examples = examples
+        self.fingerprint = fingerprint
         self._starting_at = starting_at
 
-    def starting_at(self, step: int) -> Iterator[Batch]:
+    def starting_at(self, step: int, part: Part = WHOLE) -> Iterator[Batch]:
         """Endless batches from a step on; see `Batches.starting_at`."""
-        return self._starting_at(step)
+        return self._starting_at(step, part)
 
 
 class _Requests(Sampler[Request]):
@@ -189,7 +218,7 @@ class _Images(Dataset[Any]):
 
         A message, because the loader would bury an exception from another process under a traceback.
         """
-        step, rows = request
+        step, first, rows = request
         images = np.empty((len(rows), 3, self._size, self._size), dtype=np.uint8)
         for position, row in enumerate(rows):
             path = Path(self._folder, os.fsdecode(bytes(self._paths[row])))
@@ -200,7 +229,7 @@ class _Images(Dataset[Any]):
             if step is None:
                 image = centre_crop(image, self._resize, self._size)
             else:
-                image = self._augmented(image, step, position)
+                image = self._augmented(image, step, first + position)
             images[position] = pixels(image)
         return torch.from_numpy(images), self._labels[rows]
 

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from lth_cli.config import schema
-from lth_cli.data.batches import Batch, count_steps, epoch_order
+from lth_cli.data.batches import (
+    WHOLE,
+    Batch,
+    Part,
+    batch_examples,
+    count_steps,
+    epoch_order,
+    tensor_digest,
+)
 from lth_cli.data.select import Selection
 from lth_cli.data.source import Arrays
 from lth_cli.data.transforms import Normalizer, check_augment, crop_and_flip, cutout, draw, to_device
@@ -109,10 +117,11 @@ class TensorData:
             steps_per_epoch=steps,
         )
 
-    def evaluation(self, split: str) -> Iterator[Batch]:
+    def evaluation(self, split: str, part: Part = WHOLE) -> Iterator[Batch]:
         """Evaluation batches; see `Data.evaluation`."""
         chosen = self._splits[split]
-        for start in range(0, len(chosen.labels), self._evaluation_batch):
+        starts = range(0, len(chosen.labels), self._evaluation_batch)
+        for start in starts[part.rank :: part.size]:
             rows = slice(start, start + self._evaluation_batch)
             inputs = chosen.inputs[rows]
             yield inputs if chosen.normalized else self._normalizer(inputs), chosen.labels[rows]
@@ -142,7 +151,7 @@ class TensorBatches:
         self._augment_seed = augment_seed
         self._shuffle = shuffle
 
-    def starting_at(self, step: int) -> Iterator[Batch]:
+    def starting_at(self, step: int, part: Part = WHOLE) -> Iterator[Batch]:
         """Endless batches from a step on; see `Batches.starting_at`."""
         inputs, device = self._split.inputs, self._split.labels.device
         epoch, skipped = divmod(step, self.steps_per_epoch)
@@ -156,16 +165,33 @@ class TensorBatches:
                 strict=False,  # drop_last leaves one batch more than steps
             )
             for rows, labels, now in list(batches)[skipped:]:
-                chosen = inputs.index_select(0, rows)
-                yield chosen if self._split.normalized else self._prepared(chosen, now), labels
+                ours = part.rows(len(rows))
+                chosen = inputs.index_select(0, rows[ours])
+                if not self._split.normalized:
+                    chosen = self._prepared(chosen, now, len(rows), ours)
+                yield chosen, labels[ours]
             epoch, skipped = epoch + 1, 0
 
-    def _prepared(self, chosen: Tensor, step: int) -> Tensor:
-        """Augment and normalise the batch of a step."""
+    def examples(self, step: int) -> int:
+        """Examples in the whole batch of a step; see `Batches.examples`."""
+        return batch_examples(len(self._split.labels), self._batch_size, self.steps_per_epoch, step)
+
+    def fingerprint(self, step: int) -> dict[str, str]:
+        """Digests of what a step draws; see `Batches.fingerprint`."""
+        epoch = step // self.steps_per_epoch
+        order = epoch_order(len(self._split.labels), self._order_seed, epoch, self._shuffle)
+        augmentation = torch.empty(0)
+        if not self._split.normalized:
+            shape = tuple(self._split.inputs.shape[1:])
+            augmentation = draw(self._augment, self.examples(step), shape, self._augment_seed, step)
+        return {"order": tensor_digest(order), "augmentation": tensor_digest(augmentation)}
+
+    def _prepared(self, chosen: Tensor, step: int, count: int, ours: slice) -> Tensor:
+        """Augment and normalise some rows of the batch of a step, which has `count` examples."""
         augment = self._augment
         if not any((augment.crop, augment.flip, augment.cutout)):
             return self._normalizer(chosen)
-        numbers = draw(augment, len(chosen), tuple(chosen.shape[1:]), self._augment_seed, step)
+        numbers = draw(augment, count, tuple(chosen.shape[1:]), self._augment_seed, step)[:, ours]
         top, left, mirrored, row, column = to_device(numbers, chosen.device).unbind()
         if augment.crop or augment.flip:
             flipped = mirrored.bool() & augment.flip

@@ -12,6 +12,8 @@ from lth_cli.config.steps import Duration
 from lth_cli.data.batches import Data
 from lth_cli.data.prepare import prepare
 from lth_cli.data.source import open_place
+from lth_cli.experiments import torchrun
+from lth_cli.experiments.workforce import check_processes
 from lth_cli.models.build import build, output_layer, prunable
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.scores import locate_score
@@ -82,8 +84,14 @@ def make_plan(config: schema.Config) -> Plan:
     Raises:
         ConfigError: naming the config path of whatever does not fit.
     """
-    execution = precision.resolve(config)
-    settled = {"device": str(execution.device), "threads": execution.threads}
+    check_processes(config)
+    place = torchrun.launched()
+    execution = precision.resolve(config, local_processes=place.local_size if place else None)
+    shared = execution.processes > 1  # each process has a device of its own
+    settled = {
+        "device": execution.device.type if shared else str(execution.device),
+        "threads": execution.threads,
+    }
     config = config.model_copy(update=settled)
     data = load_data(config, execution)
     trajectory = _pretrained(dense(config, data, execution))

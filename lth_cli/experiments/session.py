@@ -18,6 +18,7 @@ from lth_cli.config.schema import Config
 from lth_cli.experiments.environment import describe_machine, git_commit
 from lth_cli.experiments.plan import Plan, differences
 from lth_cli.experiments.space import shortage
+from lth_cli.experiments.workforce import workforce
 from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks
 from lth_cli.store.files import Damaged, WriteFailed
@@ -268,7 +269,7 @@ def open_session(
     config = task.plan.config.model_copy(update={"name": name})
     source = None if task.source is None else str(task.source["id"])
     run = find_existing(config, task.kind, name, source) or _create(config, task, name)
-    with run.lock().acquire():
+    with run.lock().acquire(), workforce() as make_trainer:
         run.clear_leftovers()
         run.update(state="running", error=None, diverged=None)
         done = sum(round_.finished for branch in (None, *run.branches()) for round_ in run.rounds(branch))
@@ -283,6 +284,7 @@ def open_session(
             observer,
             _Uses(run),
             stop,
+            make_trainer,
         )
         try:
             yield Session(run, task.plan, engine, observer)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from lth_cli.config import schema
 from lth_cli.config.errors import LthError
@@ -57,6 +57,9 @@ class Advanced:
     metrics: list[dict[str, Any]]
 
 
+MakeTrainer: TypeAlias = Callable[[Trajectory, State], Trainer]
+
+
 @dataclass
 class Engine:
     """Advances trajectories through a store on behalf of one run.
@@ -68,6 +71,7 @@ class Engine:
         checkpoint_every: steps or time between resume points, as in the config.
         observer: told of progress.
         uses: told the identity of a trajectory before any of its states is looked for.
+        make_trainer: makes the trainer of this process, or one that leads several.
         stop: when set, training stores its state and raises Interrupted.
         storing: whether a state is being written now.
     """
@@ -79,6 +83,7 @@ class Engine:
     observer: Observer = field(default_factory=Observer)
     uses: Callable[[str], None] = lambda identity: None
     stop: threading.Event = field(default_factory=threading.Event)
+    make_trainer: MakeTrainer = Trainer
     storing: bool = field(default=False, init=False)
 
     def advance(self, trajectory: Trajectory, to: int, keep: Iterable[int] = ()) -> Advanced:
@@ -163,7 +168,7 @@ class Engine:
                 continue
             nearest = self.store.nearest(identity, min([*evaluations, step]))
             if trainer is None or (nearest is not None and nearest.step > trainer.step):
-                trainer = Trainer(trajectory, nearest or self._start(trajectory))
+                trainer = self.make_trainer(trajectory, nearest or self._start(trajectory))
             goal = evaluations[-1] if stored else step
             if stored and goal > trainer.step:
                 missing = ", ".join(map(str, evaluations[:5])) + (", ..." if len(evaluations) > 5 else "")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lth_cli.data.batches import Data
+from lth_cli.data.batches import Batch, Data
 from lth_cli.training.precision import Execution
 
 
@@ -25,7 +27,6 @@ class Stopped(Exception):
     """An evaluation was told to stop before its end."""
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     data: Data,
@@ -35,28 +36,48 @@ def evaluate(
 ) -> Metrics:
     """Evaluate in inference mode (batch-norm statistics as stored, no dropout, no augmentation).
 
-    Sums run in float64 on the device, which is read once, at the end.
-
     Raises:
         Stopped: `should_stop`, asked before every batch, was true.
     """
+
+    def batches() -> Iterator[Batch]:
+        for batch in data.evaluation(split):
+            if should_stop():
+                raise Stopped
+            yield batch
+
+    return summarize(tally(model, batches(), execution))
+
+
+Tally: TypeAlias = list[tuple[float, int, int]]
+"""Sum of the losses, correct answers and examples of each batch."""
+
+
+@torch.no_grad()
+def tally(model: nn.Module, batches: Iterable[Batch], execution: Execution) -> Tally:
+    """What each batch adds to the metrics; the device is read once, at the end."""
     training = model.training
     model.eval()
-    # MPS has no float64.
-    wide = torch.float32 if execution.device.type == "mps" else torch.float64
-    loss_sum = torch.zeros((), dtype=wide, device=execution.device)
-    correct = torch.zeros((), dtype=torch.int64, device=execution.device)
-    seen = 0
-    for inputs, labels in data.evaluation(split):
-        if should_stop():
-            model.train(training)
-            raise Stopped
-        logits = predict(model, inputs, execution)
-        loss_sum += functional.cross_entropy(logits, labels, reduction="sum").to(wide)
-        correct += (logits.argmax(1) == labels).sum()
-        seen += len(labels)
-    model.train(training)
-    return Metrics(loss_sum.item() / seen, correct.item() / seen)
+    losses: list[Tensor] = []
+    correct: list[Tensor] = []
+    examples: list[int] = []
+    try:
+        for inputs, labels in batches:
+            logits = predict(model, inputs, execution)
+            losses.append(functional.cross_entropy(logits, labels, reduction="sum"))
+            correct.append((logits.argmax(1) == labels).sum())
+            examples.append(len(labels))
+    finally:
+        model.train(training)
+    if not examples:
+        return []
+    return list(zip(torch.stack(losses).tolist(), torch.stack(correct).tolist(), examples, strict=True))
+
+
+def summarize(parts: Tally) -> Metrics:
+    """The metrics of all batches, in any order: the sum of their losses is the exact one, rounded once."""
+    losses, correct, examples = zip(*parts, strict=True)
+    return Metrics(math.fsum(losses) / sum(examples), sum(correct) / sum(examples))
 
 
 def predict(model: nn.Module, inputs: Tensor, execution: Execution) -> Tensor:

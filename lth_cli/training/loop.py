@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from lth_cli.config.errors import LthError
 from lth_cli.config.seeds import derive_seed
+from lth_cli.data.batches import WHOLE, Part
 from lth_cli.models.build import build, has_randomness
 from lth_cli.pruning import mask as mask_room
 from lth_cli.store.states import State
@@ -50,9 +51,10 @@ class Trainer:
     Args:
         trajectory: what to train.
         state: where to go on from; its tensors are copied.
+        part: what to take of every batch.
     """
 
-    def __init__(self, trajectory: Trajectory, state: State) -> None:
+    def __init__(self, trajectory: Trajectory, state: State, part: Part = WHOLE) -> None:
         self.trajectory = trajectory
         config, data = trajectory.config, trajectory.data
         self.execution = trajectory.execution
@@ -69,7 +71,7 @@ class Trainer:
             for name in trajectory.masks
         ]
         self._random = has_randomness(self.model)
-        self._batches = trajectory.batches.starting_at(state.step)
+        self._batches = trajectory.batches.starting_at(state.step, part)
         self._losses = torch.zeros(_LOSSES_HELD, device=self.execution.device)
         self._unchecked = 0
         # Across calls of `run`: evaluations may be closer together than ticks.
@@ -104,12 +106,7 @@ class Trainer:
         """
         self.model.train()
         while self.step < to:
-            inputs, labels = next(self._batches)
-            self._losses[self._unchecked] = self._update(inputs, labels)
-            self._unchecked += 1
-            self.step += 1
-            if self._unchecked == _LOSSES_HELD:
-                self._check_losses()
+            self._advance()
             if time.monotonic() >= self._next_tick:
                 self._check_losses()
                 tick(self.step, self.last_loss)
@@ -135,19 +132,25 @@ class Trainer:
         """Loss of the last checked step."""
         return self._losses[-1].item()
 
+    def _advance(self) -> None:
+        """Go one step; now and then the losses are read."""
+        inputs, labels = next(self._batches)
+        self._losses[self._unchecked] = self._update(inputs, labels)
+        self._unchecked += 1
+        self.step += 1
+        if self._unchecked == _LOSSES_HELD:
+            self._check_losses()
+
     def _update(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """One optimizer step; nothing here waits for the device."""
         training = self.trajectory.config.training
         if self._random:
-            seed = self.trajectory.config.resolved_seeds["augment"]
-            torch.manual_seed(derive_seed(seed, "dropout", self.step))
+            torch.manual_seed(self._dropout_seed())
         rate = self.trajectory.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        logits = predict(self.model, inputs, self.execution)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._gradients(inputs, labels)
         if self._masked:
             # Before clipping and the update, so that a pruned weight enters no norm, momentum or statistic.
             _mask_in_place([_gradient(weight) for weight in self._masked], self._masks)
@@ -158,19 +161,35 @@ class Trainer:
             # An optimizer may move a weight without a gradient; a pruned one stays zero all the same.
             with torch.no_grad():
                 _mask_in_place(self._masked, self._masks)
+        return loss
+
+    def _dropout_seed(self) -> int:
+        """What a forward pass of the present step draws from."""
+        return derive_seed(self.trajectory.config.resolved_seeds["augment"], "dropout", self.step)
+
+    def _gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Leave the gradients of the mean loss of the batch in the parameters, and return that loss."""
+        smoothing = self.trajectory.config.training.label_smoothing
+        logits = predict(self.model, inputs, self.execution)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _check_losses(self) -> None:
         """Read the losses since the last check, in one transfer."""
         if not self._unchecked:
             return
-        losses = self._losses[: self._unchecked].tolist()
+        losses = self._batch_losses(self._losses[: self._unchecked]).tolist()
         first = self.step - self._unchecked
         for offset, loss in enumerate(losses):
             if not math.isfinite(loss):
                 raise Diverged(first + offset, "the loss")
         self._losses[-1] = losses[-1]
         self._unchecked = 0
+
+    def _batch_losses(self, losses: Tensor) -> Tensor:
+        """Losses of whole batches from those that `_gradients` returned."""
+        return losses
 
 
 def _mask_in_place(tensors: list[Tensor], masks: list[Tensor]) -> None:

@@ -23,22 +23,28 @@ class Execution:
         threads: compute threads on the CPU.
         dtype: fp32, tf32 or bf16 (autocast; weights stay fp32).
         channels_last: memory layout of four-dimensional inputs and convolution weights.
+        processes: how many train together.
+        batch_norm: whose examples its statistics are of, `local` or `synchronized`; of no meaning to one process.
     """
 
     device: torch.device
     threads: int
     dtype: str
     channels_last: bool
+    processes: int = 1
+    batch_norm: str = "local"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What enters a trajectory's identity; threads only where they compute."""
+        """What enters a trajectory's identity; threads only where they compute, processes where there are several."""
         cpu = self.device.type == "cpu"
+        several = {"processes": self.processes, "batch_norm": self.batch_norm} if self.processes > 1 else {}
         return {
             "device": self.device.type,
             "threads": self.threads if cpu else None,
             "dtype": self.dtype,
             "channels_last": self.channels_last,
+            **several,
         }
 
     def activate(self) -> None:
@@ -65,15 +71,24 @@ class Execution:
         return inputs
 
 
-def resolve(config: schema.Config) -> Execution:
+def resolve(config: schema.Config, local_rank: int = 0, local_processes: int | None = None) -> Execution:
     """Settle `auto`, check that the device is there, and set the process up for repeatable arithmetic.
+
+    Args:
+        config: what is asked for.
+        local_rank: number on this machine among the processes that train together; it chooses the GPU.
+        local_processes: how many of them are on this machine; all when None.
 
     Raises:
         ConfigError: naming `device`, `threads` or `precision.dtype` when this machine cannot do what is asked.
     """
-    device = _device(config.device)
+    device, processes = _device(config.device), config.distributed.processes
+    if processes > 1:
+        device = _device_of_rank(device, config.device, local_rank, local_processes or processes)
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = available if config.threads == "auto" else config.threads
+    threads = (
+        max(1, available // (local_processes or processes)) if config.threads == "auto" else config.threads
+    )
     dtype = config.precision.dtype
     if dtype == "tf32" and device.type != "cuda":
         raise ConfigError(
@@ -87,9 +102,26 @@ def resolve(config: schema.Config) -> Execution:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
-    execution = Execution(device, threads, dtype, config.precision.channels_last)
+    execution = Execution(
+        device, threads, dtype, config.precision.channels_last, processes, config.distributed.batch_norm
+    )
     execution.activate()
     return execution
+
+
+def _device_of_rank(device: torch.device, asked: str, local_rank: int, processes: int) -> torch.device:
+    """The device of one of several processes on this machine."""
+    if device.type == "cuda" and processes > torch.cuda.device_count():
+        message = f"{processes} need a GPU each, and this machine has {torch.cuda.device_count()}"
+        raise ConfigError(("distributed.processes", f"{message}; device=cpu trains without"))
+    if device.type == "mps":
+        raise ConfigError(
+            ("device", "mps trains in one process; accepted with distributed.processes: cpu, cuda")
+        )
+    if device.type == "cuda" and device.index:
+        message = f"{asked} is one GPU; write cuda, and CUDA_VISIBLE_DEVICES=... for which ones"
+        raise ConfigError(("device", f"{message} distributed.processes share"))
+    return torch.device("cuda", local_rank) if device.type == "cuda" else device
 
 
 def _device(asked: str) -> torch.device:
