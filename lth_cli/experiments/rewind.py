@@ -11,6 +11,7 @@ from lth_cli.config import schema
 from lth_cli.config.compose import validate
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.steps import parse_rounds
+from lth_cli.config.values import MOST_ROUNDS
 from lth_cli.experiments.imp import rewound, train_control, train_dense
 from lth_cli.experiments.plan import Plan, make_plan
 from lth_cli.experiments.session import Session, Task
@@ -134,7 +135,7 @@ def _rounds(run: Run, text: str) -> list[int]:
     if text in ("all", "last"):
         return pruned if text == "all" else pruned[-1:]
     try:
-        asked = parse_rounds(text, schema.MOST_ROUNDS)
+        asked = parse_rounds(text, MOST_ROUNDS)
     except ValueError as error:
         raise ConfigError(("rounds", str(error))) from None
     missing = [number for number in asked if number != 0 and number not in pruned]

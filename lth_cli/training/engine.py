@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from lth_cli.config import schema
 from lth_cli.config.errors import LthError
 from lth_cli.config.steps import Duration
+from lth_cli.config.values import interval_seconds
 from lth_cli.models.initialize import keep_signs
 from lth_cli.pruning import mask as mask_room
 from lth_cli.store.locks import Locked
@@ -292,7 +293,7 @@ class _Checkpoints:
     """
 
     def __init__(self, every: str, steps_per_epoch: int) -> None:
-        self._seconds = schema.interval_seconds(every)
+        self._seconds = interval_seconds(every)
         self._steps = 0 if self._seconds else Duration.parse(every).steps(steps_per_epoch)
         self.restart()
 

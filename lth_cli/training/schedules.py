@@ -16,9 +16,9 @@ from pydantic import Field
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
-from lth_cli.config.schema import PositiveSteps, Steps
 from lth_cli.config.steps import Duration
 from lth_cli.config.targets import check_arguments, locate
+from lth_cli.config.values import PositiveSteps, Steps
 
 Factor = Callable[[int], float]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

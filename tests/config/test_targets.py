@@ -4,9 +4,9 @@ import pytest
 from pydantic import Field
 
 from lth_cli.config.errors import ConfigError
-from lth_cli.config.schema import Steps
 from lth_cli.config.steps import Duration
 from lth_cli.config.targets import check_arguments, locate
+from lth_cli.config.values import Steps
 
 NO_STEPS = Duration()
 
