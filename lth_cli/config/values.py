@@ -1,0 +1,104 @@
+"""The kinds of values and sections a config is made of."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+
+from lth_cli.config.steps import Duration, parse_rounds
+
+Steps = Annotated[
+    Duration,
+    BeforeValidator(Duration.parse),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "format": "steps"}),
+]
+
+
+def _positive(value: Duration) -> Duration:
+    if not value:
+        raise ValueError("must be longer than zero steps")
+    return value
+
+
+PositiveSteps = Annotated[Steps, AfterValidator(_positive)]
+
+_SECONDS = re.compile(r"(\d{1,9})(s|min|h)", re.ASCII)
+
+
+def _interval(value: Any) -> str:
+    """`60s`, `10min` and `1h` are time; anything else must be steps. Kept as the canonical spelling."""
+    if isinstance(value, str) and _SECONDS.fullmatch(value.strip()):
+        if int(value.strip().rstrip("sminh")) == 0:
+            raise ValueError("must be longer than zero seconds")
+        return value.strip()
+    try:
+        return str(_positive(Duration.parse(value)))
+    except ValueError as error:
+        raise ValueError(f"{error}; or a time: 60s, 10min, 1h") from None
+
+
+Interval = Annotated[str, BeforeValidator(_interval)]
+
+
+def interval_seconds(interval: str) -> float | None:
+    """Seconds of an interval such as `10min`; None when it counts steps."""
+    match = _SECONDS.fullmatch(interval)
+    return int(match[1]) * {"s": 1.0, "min": 60.0, "h": 3600.0}[match[2]] if match else None
+
+
+def _round_range(value: Any) -> str:
+    """A round range may arrive from the command line as one integer."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str):
+        raise ValueError("write all, last, or for example 3,5-8")
+    parse_rounds(text, last=MOST_ROUNDS)
+    return text
+
+
+RoundRange = Annotated[str, BeforeValidator(_round_range)]
+
+
+MOST_ROUNDS = 10_000
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+SlurmText = Annotated[
+    str, Field(pattern=r"^[^\s].*$", max_length=1000)
+]  # of one line: it ends up in a script
+OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys, NaN, infinity and numbers in strings are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        serialize_by_alias=True,
+    )
+
+
+class Component(Section):
+    """A section built by a function or class named by import path; further keys are that function's arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target: str = Field(alias="_target_", description="Import path of the function or class that builds it.")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments for the target: every key that is not a field of the section."""
+        return dict(self.model_extra or {})
