@@ -40,7 +40,7 @@ def _rewind(
 ) -> None:
     from lth_cli.cli.launch import launch, make_points
     from lth_cli.config.compose import compose, quote_rounds
-    from lth_cli.experiments.rewind import check_trust
+    from lth_cli.experiments.trust import check_trust
     from lth_cli.store.runs import find_run
 
     typed = quote_rounds(overrides or [])

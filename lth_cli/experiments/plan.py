@@ -54,6 +54,11 @@ class Plan:
         """Shapes of the tensors that pruning may touch."""
         return {name: self.shapes[name] for name in self.prunable}
 
+    def ordered(self, masks: Masks) -> Masks:
+        """Masks in the order of the model's parameters, on which random ones and ties depend; files sort by name."""
+        order = {name: position for position, name in enumerate([*self.prunable, *self.shapes])}
+        return dict(sorted(masks.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+
     def scored_at(self, trajectory: Trajectory) -> int:
         """The step at which the weights of a round are scored."""
         at = self.config.pruning.at

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +20,6 @@ from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run
 from lth_cli.store.states import read_header
 from lth_cli.training.trajectory import FromState, Known, Trajectory
-
-# Where the code that a stored config names may come from without a person's word for it.
-_TRUSTED = {
-    "model": ("lth_cli.models.", "torchvision.models."),
-    "dataset": ("lth_cli.data.",),
-    "optimizer": ("torch.optim.",),
-    "schedule": ("lth_cli.training.schedules.",),
-}
 
 
 @dataclass(frozen=True)
@@ -65,39 +56,6 @@ class Source:
             "dense": self.dense.identity,
             "config": self.config.model_dump(mode="json"),
         }
-
-
-def check_trust(run: Run) -> None:
-    """Refuse a run whose stored config names code from outside: using it would run that code.
-
-    Raises:
-        RequestError: naming each such config path.
-    """
-    stored = [run.config, run.info.get("source", {}).get("config", {})]
-    foreign = list(dict.fromkeys(found for values in stored for found in _foreign(values)))
-    if foreign:
-        raise RequestError(
-            f"the stored config of {run.name} names code outside lth: {', '.join(foreign)}. "
-            "If you trust where the run comes from, say so with --trust"
-        )
-
-
-def _foreign(values: Any, path: str = "") -> list[str]:
-    if isinstance(values, Mapping):
-        return [
-            found for key, value in values.items() for found in _foreign(value, f"{path}.{key}".strip("."))
-        ]
-    section, _, key = path.rpartition(".")
-    if key == "_target_":
-        trusted = _TRUSTED.get(section.removeprefix("pretrain."), ())
-        return (
-            [] if isinstance(values, str) and values.startswith(trusted or ("\0",)) else [f"{path}={values}"]
-        )
-    if path == "pruning.score" and isinstance(values, str) and "." in values:
-        return [] if values.startswith("lth_cli.pruning.scores.") else [f"{path}={values}"]
-    if isinstance(values, list):
-        return [found for item in values for found in _foreign(item, path)]
-    return []
 
 
 def rewind_task(config: schema.Config, run: Run) -> Task:
@@ -167,16 +125,10 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
     recorded = note.get("dense") or (first.summary["trajectory"] if first.finished else None)
     same = recorded in (None, ours.dense.identity)
     dense = ours.dense if same else Known(str(recorded))
-    masks = {number: _ordered(run.round(number).masks(), plan) for number in numbers if number > 0}
+    masks = {number: plan.ordered(run.round(number).masks()) for number in numbers if number > 0}
     keep = tuple(step for step in ours.keep if step >= ours.dense.first_step)
     scored_at = ours.scored_at(ours.dense)
     return Source(run, ours.config, dense, ours.rewind_to, keep, scored_at, ours.shapes, masks)
-
-
-def _ordered(masks: Masks, plan: Plan) -> Masks:
-    """Masks in the order of the model's parameters, on which random ones and ties depend; files sort by name."""
-    order = {name: position for position, name in enumerate([*plan.prunable, *plan.shapes])}
-    return dict(sorted(masks.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
 
 def _check_fit(source: Source, plan: Plan) -> None:

@@ -104,7 +104,7 @@ class Engine:
         self.uses(identity)
         plan = self._evaluation_plan(trajectory, to)
         if not self._complete(identity, wanted, plan):
-            if trajectory.origin is not None:
+            if trajectory.origin is not None and self.store.load(identity, first) is None:
                 # Before this lock is taken, so that nobody waits for two.
                 self.state(trajectory.origin.parent, trajectory.origin.step)
             with self._locked(identity):

@@ -1,0 +1,195 @@
+"""Rounds of finished runs, as trainings: their states can be read, and trained again where they are not stored."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError, RequestError
+from lth_cli.config.references import Reference
+from lth_cli.config.steps import Duration
+from lth_cli.experiments.plan import Plan, make_plan
+from lth_cli.experiments.session import stored_config
+from lth_cli.experiments.trust import check_trust
+from lth_cli.pruning.mask import Masks
+from lth_cli.store.rounds import Round
+from lth_cli.store.runs import Run, find_run
+from lth_cli.store.states import State
+from lth_cli.training.engine import Engine
+from lth_cli.training.trajectory import FromState, Initial, KeptSigns, Known, Start, Trajectory
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished round of a run.
+
+    Attributes:
+        run: where it lies.
+        round: its folder.
+        branch: kind of control; None is the run itself.
+        plan: the run's config, checked on this machine.
+        trajectory: its training; known by identity alone where it cannot be repeated here bit for bit.
+        masks: True = kept, in the order of the model's parameters.
+    """
+
+    run: Run
+    round: Round
+    branch: str | None
+    plan: Plan
+    trajectory: Trajectory | Known
+    masks: Masks
+
+    @property
+    def label(self) -> str:
+        """The run and the round, as a person writes it."""
+        branch = f"{self.branch}/" if self.branch else ""
+        return f"{self.run.name}:{branch}{self.round.number}"
+
+    @property
+    def start(self) -> int:
+        """The step counter at which its training begins."""
+        return int(self.round.summary["start_step"])
+
+    @property
+    def end(self) -> int:
+        """The step counter at which its training ends."""
+        return int(self.round.summary["end_step"])
+
+    def step(self, wanted: Duration | str) -> int:
+        """A step of its training.
+
+        Raises:
+            RequestError: it lies before the start or beyond the end.
+        """
+        if isinstance(wanted, str):
+            return self.start if wanted == "start" else self.end
+        step = wanted.steps(self.plan.dense.steps_per_epoch)
+        if not self.start <= step <= self.end:
+            raise RequestError(
+                f"{self.label}@{wanted}: step {step} lies outside its training, which goes from step "
+                f"{self.start} to {self.end}"
+            )
+        return step
+
+    def check(self, step: int) -> None:
+        """Refuse a state that can neither be read nor trained again here.
+
+        Raises:
+            RequestError: naming the states that the round keeps.
+        """
+        kept = self.round.checkpoints()
+        if isinstance(self.trajectory, Known) and step not in kept:
+            raise RequestError(
+                f"{self.label}@{step}it is not stored, and its training cannot be repeated bit for bit here "
+                f"(another device, data set or release of lth); stored: {', '.join(map(str, kept)) or 'none'}"
+            )
+
+    def state(self, step: int, engine: Engine) -> State:
+        """The state at a step: read where the run or the store has it, trained where not.
+
+        Raises:
+            LthError: it can be neither read nor trained.
+        """
+        self.adopt(engine)
+        return engine.state(self.trajectory, step)
+
+    def adopt(self, engine: Engine) -> None:
+        """Let the engine's store have the states that the round keeps."""
+        engine.uses(self.trajectory.identity)
+        description = self.round.summary["description"]
+        for path in self.round.checkpoints().values():
+            engine.store.adopt(self.trajectory.identity, path, description)
+
+
+def open_reference(reference: Reference, runs_dir: Path, place: schema.Config, *, trust: bool) -> Recorded:
+    """The round that a reference names.
+
+    Args:
+        reference: its step is not looked at.
+        runs_dir: where runs are looked for by name.
+        place: whose `data`, `device` and `threads` say what this machine has.
+        trust: whether the stored config may name code from outside lth.
+
+    Raises:
+        RequestError: no such run or round, or code of others.
+    """
+    run = find_run(runs_dir, reference.run)
+    if not trust:
+        check_trust(run)
+    return open_round(run, _number(run, reference), place, branch=reference.branch)
+
+
+def open_round(run: Run, number: int, place: schema.Config, *, branch: str | None = None) -> Recorded:
+    """A finished round of a run whose config is trusted.
+
+    Raises:
+        RequestError: there is no such round, or its config is none of this release.
+    """
+    round_ = run.round(number, branch)
+    if not round_.finished:
+        there = [str(other.number) for other in run.rounds(branch) if other.finished]
+        what = f" of {branch}" if branch else ""
+        raise RequestError(
+            f"{run.name} has no finished round {number}{what}; it has {', '.join(there) or 'none'}"
+        )
+    plan = _plan(run, place)
+    masks = plan.ordered(round_.masks())
+    return Recorded(run, round_, branch, plan, _trajectory(plan, round_, masks), masks)
+
+
+def _number(run: Run, reference: Reference) -> int:
+    if isinstance(reference.round, int):
+        return reference.round
+    finished = [round_ for round_ in run.rounds(reference.branch) if round_.finished]
+    if not finished:
+        what = f" of {reference.branch}" if reference.branch else ""
+        raise RequestError(f"{run.name} has no finished round{what} yet")
+    if reference.round == "last":
+        return finished[-1].number
+    return max(finished, key=lambda round_: (_accuracy(round_), -round_.number)).number
+
+
+def _accuracy(round_: Round) -> float:
+    metrics = round_.summary["metrics"]
+    return float((metrics.get("val") or metrics.get("test") or {"accuracy": 0.0})["accuracy"])
+
+
+def _plan(run: Run, place: schema.Config) -> Plan:
+    """The run's plan: on its own device where this machine has that, else on the one asked for."""
+    stored = stored_config(run).model_copy(update={"data": place.data, "runs_dir": place.runs_dir})
+    try:
+        return make_plan(stored)
+    except ConfigError as error:
+        if [path for path, _ in error.problems] != ["device"]:
+            raise
+        return make_plan(stored.model_copy(update={"device": place.device, "threads": place.threads}))
+
+
+def _trajectory(plan: Plan, round_: Round, masks: Masks) -> Trajectory | Known:
+    """The training behind a round, rebuilt from what the round notes; its identity says whether that went well."""
+    summary = round_.summary
+    description: Mapping[str, Any] = summary["description"]
+    rebuilt = dataclasses.replace(
+        plan.dense,
+        start=_start(description["start"]),
+        masks=masks if description["mask"] is not None else {},
+        first_step=int(summary["start_step"]),
+        rate_held_from=description.get("rate_held_from"),
+        ends_at=int(summary["end_step"]),
+    )
+    same = rebuilt.identity == summary["trajectory"]
+    return rebuilt if same else Known(str(summary["trajectory"]))
+
+
+def _start(noted: Mapping[str, Any]) -> Start:
+    """A start as a trajectory's description notes it; what it starts from is stored with the round."""
+    if "signs_of" in noted:
+        parent = noted["signs_of"]
+        return KeptSigns(FromState(Known(parent["trajectory"]), int(parent["step"])), int(noted["init_seed"]))
+    if "init_seed" in noted:
+        return Initial(int(noted["init_seed"]))
+    return FromState(Known(noted["trajectory"]), int(noted["step"]))

@@ -1,0 +1,50 @@
+"""Whose code a stored config may run: lth's, and that of the libraries it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lth_cli.config.errors import RequestError
+from lth_cli.store.runs import Run
+
+# Where the code that a stored config names may come from without a person's word for it.
+_TRUSTED = {
+    "model": ("lth_cli.models.", "torchvision.models."),
+    "dataset": ("lth_cli.data.",),
+    "optimizer": ("torch.optim.",),
+    "schedule": ("lth_cli.training.schedules.",),
+}
+
+
+def check_trust(run: Run) -> None:
+    """Refuse a run whose stored config names code from outside: using it would run that code.
+
+    Raises:
+        RequestError: naming each such config path.
+    """
+    stored = [run.config, run.info.get("source", {}).get("config", {})]
+    foreign = list(dict.fromkeys(found for values in stored for found in _foreign(values)))
+    if foreign:
+        raise RequestError(
+            f"the stored config of {run.name} names code outside lth: {', '.join(foreign)}. "
+            "If you trust where the run comes from, say so with --trust"
+        )
+
+
+def _foreign(values: Any, path: str = "") -> list[str]:
+    if isinstance(values, Mapping):
+        return [
+            found for key, value in values.items() for found in _foreign(value, f"{path}.{key}".strip("."))
+        ]
+    section, _, key = path.rpartition(".")
+    if key == "_target_":
+        trusted = _TRUSTED.get(section.removeprefix("pretrain."), ())
+        return (
+            [] if isinstance(values, str) and values.startswith(trusted or ("\0",)) else [f"{path}={values}"]
+        )
+    if path == "pruning.score" and isinstance(values, str) and "." in values:
+        return [] if values.startswith("lth_cli.pruning.scores.") else [f"{path}={values}"]
+    if isinstance(values, list):
+        return [found for item in values for found in _foreign(item, path)]
+    return []
