@@ -77,7 +77,16 @@ class Command:
 TRAIN = Command(("train", *_TINY))
 PRUNE = Command(("prune", *_TINY, "pruning.rounds=2", "rewind.to=4it", "controls.kinds=[reinit]"))
 REWIND = Command(
-    ("rewind", "run", "runs_dir=runs", "name=again", "rewind.to=8it", "control=reinit"), before=(PRUNE,)
+    (
+        "rewind",
+        "run",
+        "runs_dir=runs",
+        "name=again",
+        "rewind.to=8it",
+        "control=reinit",
+        f"checkpoint.every={CHECKPOINT_EVERY}it",  # how often to store is no part of what a run hands on
+    ),
+    before=(PRUNE,),
 )
 COMMANDS = {"train": TRAIN, "prune": PRUNE, "rewind": REWIND}
 
