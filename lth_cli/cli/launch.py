@@ -222,4 +222,4 @@ def _slug(override: str) -> str:
     key, _, value = override.lstrip("+~").partition("=")
     short = key.split("@")[0].replace("/", ".").split(".")[-1]
     text = value if short == "experiment" else f"{short}_{value}"
-    return re.sub(r"[^A-Za-z0-9._+]+", "_", text).strip("_")
+    return re.sub(r"[^A-Za-z0-9.+]+", "_", text).strip("_")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +79,7 @@ def check_processes(config: Config) -> None:
         raise ConfigError(("distributed.processes", message))
 
 
-class _Force:
+class _Force(ABC):
     """Leads other processes.
 
     Args:
@@ -95,8 +96,9 @@ class _Force:
             self._ranks = self._gather(trajectory)
         return parallel.begin(trajectory, state, self._ranks)
 
+    @abstractmethod
     def _gather(self, trajectory: Trajectory) -> Ranks:
-        raise NotImplementedError
+        """Meet the others."""
 
     def close(self) -> None:
         """Let the others go; those in the middle of a step cannot be reached, and end when this process leaves."""
