@@ -176,7 +176,7 @@ class Engine:
                 self.observer.message(
                     f"evaluations at step {missing} are not stored; training again from step {trainer.step} for them"
                 )
-            self._train(trainer, goal, plan)
+            self._train(trainer, goal, plan, keep=not stored)
 
     def _start(self, trajectory: Trajectory) -> State:
         """The state before the first step, made and stored."""
@@ -194,8 +194,11 @@ class Engine:
         self.store.save(trajectory.identity, state, trajectory.description)
         return state
 
-    def _train(self, trainer: Trainer, to: int, plan: set[tuple[int, str]]) -> None:
-        """Train to a step, evaluating where planned, leaving a resume point at each checkpoint interval."""
+    def _train(self, trainer: Trainer, to: int, plan: set[tuple[int, str]], keep: bool) -> None:
+        """Train to a step, evaluating where planned, leaving a resume point at each checkpoint interval.
+
+        The state there is stored if it is to be kept; where only an evaluation was missing, nobody asked for it.
+        """
         identity, saved_at = trainer.trajectory.identity, trainer.step
         if saved_at >= self.store.frontier(identity):
             self.store.cut_metrics(identity, saved_at)  # what a killed process wrote after its last state
@@ -215,7 +218,7 @@ class Engine:
                 lines += self._evaluate(trainer, pending, begun)
                 done, stopping = trainer.step == to, self.stop.is_set()
                 if done or stopping or (trainer.step > saved_at and checkpoints.due(trainer.step)):
-                    self._save(trainer, lines, saved_at, resume_point=not done)
+                    self._save(trainer, lines, saved_at, resume_point=not done, keep=keep)
                     saved_at, lines = trainer.step, []
                     checkpoints.restart()
                 if stopping and not (done and not _splits(pending, to)):
@@ -245,7 +248,13 @@ class Engine:
         return lines
 
     def _save(
-        self, trainer: Trainer, lines: list[dict[str, Any]], trained_from: int, resume_point: bool
+        self,
+        trainer: Trainer,
+        lines: list[dict[str, Any]],
+        trained_from: int,
+        *,
+        resume_point: bool,
+        keep: bool,
     ) -> None:
         """Store metrics, then who trained, then the state.
 
@@ -262,7 +271,7 @@ class Engine:
         try:
             if resume_point:
                 self.store.save_resume_point(identity, state)
-            elif self.store.load(identity, step) is None:
+            elif keep and self.store.load(identity, step) is None:
                 self.store.save(identity, state)
         finally:
             self.storing = False
