@@ -5,7 +5,8 @@ import pytest
 
 from lth_cli.config.compose import compose, validate
 from lth_cli.config.errors import ConfigError
-from lth_cli.config.schema import Config, fields, interval_seconds
+from lth_cli.config.schema import Config, fields
+from lth_cli.config.values import interval_seconds
 
 
 @pytest.fixture(scope="module")

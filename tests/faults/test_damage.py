@@ -123,6 +123,22 @@ def test_lost_metrics_are_made_again(zygote, trained, tmp_path):
     assert wrong == ["run/results.csv", "run/round_00/summary.json"] or wrong == []
 
 
+def test_one_damaged_evaluation_is_made_again_and_nothing_else_is_left(zygote, trained, tmp_path):
+    zygote.finish(tmp_path, harness.TRAIN)
+    (metrics,) = (tmp_path / "runs/.store").rglob("metrics.jsonl")
+    lines = metrics.read_text().splitlines(keepends=True)
+    middle = next(n for n, line in enumerate(lines) if '"step":8' in line.replace(" ", ""))
+    lines[middle] = lines[middle].replace("loss", "boss")
+    metrics.write_text("".join(lines))
+    states = sorted(path.name for path in metrics.parent.glob("*.safetensors"))
+    shutil.rmtree(tmp_path / "runs/run")
+    again = zygote.finish(tmp_path, harness.TRAIN)
+    assert "evaluations at step 8 are not stored" in again.output
+    assert sorted(path.name for path in metrics.parent.glob("*.safetensors")) == states
+    wrong = harness.differences(harness.results_of(tmp_path), trained[0])
+    assert [path for path in wrong if "metrics" in path and not path.endswith(".damaged")] == []
+
+
 def test_damaged_round_of_an_unfinished_run(zygote, pruned, tmp_path):
     """A finished round whose summary is damaged is recorded anew; a damaged run.json stops with a message."""
     expected, undisturbed = pruned
