@@ -117,3 +117,21 @@ def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
         )
     return flat
+
+
+def complete_analysis(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Ways to go on with a word of `lth analyze`: analyses, and keys of the one chosen so far."""
+    words = _bash_words() or [*(ctx.params.get("words") or ()), incomplete]
+    word = words[-1]
+    splits = word != incomplete
+    folders = _config_folders(ctx.params.get("config_dir"))
+    key, equals, value = word.partition("=")
+    if equals:
+        options = _options(folders, "analysis") if key == "analysis" else []
+        return [("" if splits else f"{key}=") + option for option in options if option.startswith(value)]
+
+    from lth_cli.config.analyzing import known_keys
+
+    chosen = next((text.split("=", 1)[1] for text in words if text.startswith("analysis=")), None)
+    keys = ["analysis", *(known for known, _ in known_keys(chosen) if known != "analysis.name")]
+    return [f"{known}=" for known in keys if known.startswith(word)]

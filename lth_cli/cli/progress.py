@@ -28,7 +28,7 @@ def make_observer(total: int, name: str, quiet: bool) -> Iterator[SessionObserve
     """The observer that suits standard error: bars, lines, or warnings alone.
 
     Args:
-        total: trainings of the run, controls included.
+        total: trainings of the run, controls included; parts of an analysis.
         name: of the run.
         quiet: warnings alone.
     """
@@ -59,6 +59,14 @@ class _Plain(SessionObserver):
 
     def round_started(self, branch: str | None, number: int, density: float) -> None:
         self._label = f"{_label(branch, number)} ({100 * density:.4g} % of weights)"
+
+    def part_started(self, label: str) -> None:
+        self._label = label
+
+    def part_finished(self, found: str) -> None:
+        self._done += 1
+        if self._rounds:
+            self._print(f"[{self._done}/{self._total}] {self._label}: {found}")
 
     def training(self, step: int, first: int, to: int, loss: float) -> None:
         if self._rounds and time.monotonic() - self._last > _PLAIN_EVERY_SECONDS:
@@ -105,6 +113,12 @@ class _Bars(SessionObserver):
     def round_started(self, branch: str | None, number: int, density: float) -> None:
         text = f"{_label(branch, number)} ({100 * density:.4g} %)"
         self._progress.reset(self._steps, description=text, total=None, note="")
+
+    def part_started(self, label: str) -> None:
+        self._progress.reset(self._steps, description=label, total=None, note="")
+
+    def part_finished(self, found: str) -> None:
+        self._progress.update(self._rounds, advance=1, note=found)
 
     def training(self, step: int, first: int, to: int, loss: float) -> None:
         self._progress.update(

@@ -17,9 +17,9 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType, TracebackType
+from typing import Protocol
 
 from lth_cli.config.errors import LthError
-from lth_cli.experiments.session import Session
 from lth_cli.training.engine import Interrupted
 
 PATIENCE_SECONDS = 3.5
@@ -33,6 +33,17 @@ _LEAVE = b"\0"
 os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 
+class Stoppable(Protocol):
+    """Work that stops by itself once asked."""
+
+    @property
+    def storing(self) -> bool:
+        """Whether a state is being written now."""
+
+    def interrupted(self, text: str) -> None:
+        """Note that the work has ended before its end."""
+
+
 class Signals:
     """Turns signals into a request to stop, from the start to the end of a `with` block.
 
@@ -44,7 +55,7 @@ class Signals:
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.received: int | None = None
-        self._session: Session | None = None
+        self._work: Stoppable | None = None
         self._owner = os.getpid()
 
     @property
@@ -78,22 +89,22 @@ class Signals:
     def ask(self) -> None:
         """From the main thread: ask the work to stop in its own time; without any, end the program."""
         self.stop.set()
-        if self._session is None:
+        if self._work is None:
             sys.exit(1)
 
     @contextlib.contextmanager
-    def working(self, session: Session) -> Iterator[None]:
-        """While a run is worked on, which then stops by itself and stores its state."""
-        self._session = session
+    def working(self, work: Stoppable) -> Iterator[None]:
+        """While something is worked on, which then stops by itself and stores its state."""
+        self._work = work
         try:
             if self.received:  # before, this would have ended the program
                 raise Interrupted("stopped before the first step")
             yield
         finally:
-            self._session = None
+            self._work = None
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if os.getpid() == self._owner and self._session is None:
+        if os.getpid() == self._owner and self._work is None:
             self.received = self.received or number
             sys.exit(128 + number)
 
@@ -115,19 +126,19 @@ class Signals:
                 first, self.received = time.monotonic(), number
                 deadline = first + PATIENCE_SECONDS
                 self.stop.set()
-                if self._session is not None:
+                if self._work is not None:
                     _say("stopping; the state is being stored (again to leave at once)")
 
     def _leave(self) -> None:
         """End the program from outside of the main thread, which did not stop in time."""
-        session = self._session
-        if session is not None:
+        work = self._work
+        if work is not None:
             until = time.monotonic() + _STORING_SECONDS
-            while session.engine.storing and time.monotonic() < until:
+            while work.storing and time.monotonic() < until:
                 time.sleep(0.05)
             text = "stopped in the middle of a step; the same command goes on from the last stored state"
             with contextlib.suppress(LthError, OSError):
-                session.run.update(state="interrupted", error=text)
+                work.interrupted(text)
             _say(text)
         os._exit(self.exit_code)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
@@ -69,8 +69,16 @@ def personal_configs(folder: Path | None) -> Iterator[None]:
         _PersonalConfigs.folder = None
 
 
-def compose(command: str, overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+def compose(
+    command: str, overrides: Sequence[str], config_dir: Path | None = None, known: Iterable[str] | None = None
+) -> dict[str, Any]:
     """Compose the primary config of a command with overrides into plain, resolved values.
+
+    Args:
+        command: name of the primary config.
+        overrides: what the person typed.
+        config_dir: the person's own config folder.
+        known: keys to suggest for one that does not exist; None takes those of `Config`.
 
     Raises:
         ConfigError: when an override does not parse, names an unknown group, option or key, or leaves a value missing.
@@ -85,7 +93,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: Path | None = No
             container = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
         # OSError: what OmegaConf raises for a file that holds no mapping
-        raise ConfigError(_explain(error)) from error
+        raise ConfigError(_explain(error, known)) from error
     except RecursionError:
         raise ConfigError(("", "the overrides are nested too deeply")) from None
     if not isinstance(container, dict):
@@ -185,12 +193,12 @@ def _names_no_option(parsed: Override) -> bool:
     )
 
 
-def _explain(error: Exception) -> tuple[str, str]:
+def _explain(error: Exception, known: Iterable[str] | None = None) -> tuple[str, str]:
     """One line for a person: the config path where it went wrong, and what would work."""
     text = str(error)
     key = getattr(error, "full_key", None) or ""
     if match := re.search(r"Could not override '([^']+)'", text):
-        return match[1], f"unknown key{_close_keys(match[1])}; lth COMMAND --cfg job shows every key"
+        return match[1], f"unknown key{_close_keys(match[1], known)}; lth COMMAND --cfg job shows every key"
     if match := re.search(
         r"Could not find '([^']+)'\s*(?:Available options in '([^']+)':((?:\s*\n\t.*)*))?", text
     ):
@@ -205,8 +213,9 @@ def _explain(error: Exception) -> tuple[str, str]:
     return str(key), first
 
 
-def _close_keys(key: str) -> str:
-    parts = {name for path, _ in fields() for name in (path, path.rpartition(".")[2])}
+def _close_keys(key: str, known: Iterable[str] | None = None) -> str:
+    paths = [path for path, _ in fields()] if known is None else known
+    parts = {name for path in paths for name in (path, path.rpartition(".")[2])}
     close = difflib.get_close_matches(key, sorted(parts), n=2)
     return f"; close to it: {', '.join(close)}" if close else ""
 
@@ -217,12 +226,24 @@ def validate(values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: listing every mistake with its config path.
     """
+    return validate_as(Config, values)
+
+
+_Model = TypeVar("_Model", bound=pydantic.BaseModel)
+
+
+def validate_as(model: type[_Model], values: Mapping[str, Any], known: Iterable[str] | None = None) -> _Model:
+    """Check plain values against a schema; `known` as in `compose`.
+
+    Raises:
+        ConfigError: listing every mistake with its config path.
+    """
     try:
-        return Config.model_validate(dict(values))
+        return model.model_validate(dict(values))
     except pydantic.ValidationError as error:
         # A field that may be one of several types has a complaint of each: one line names them all.
         merged: dict[str, list[str]] = {}
-        for path, message in (_problem(values, dict(detail)) for detail in error.errors()):
+        for path, message in (_problem(values, dict(detail), known) for detail in error.errors()):
             merged.setdefault(path, []).append(message)
         problems = ((path, _alternatives(messages)) for path, messages in merged.items())
         raise ConfigError(*problems) from error
@@ -233,7 +254,9 @@ def _alternatives(messages: list[str]) -> str:
     return "; or ".join([*(message.rpartition(", got ")[0] or message for message in first), last])
 
 
-def _problem(values: Mapping[str, Any], detail: dict[str, Any]) -> tuple[str, str]:
+def _problem(
+    values: Mapping[str, Any], detail: dict[str, Any], known: Iterable[str] | None
+) -> tuple[str, str]:
     """The config path of a schema error (without pydantic's union branches) and its message with the value seen."""
     path: list[str] = []
     here: Any = values
@@ -246,7 +269,7 @@ def _problem(values: Mapping[str, Any], detail: dict[str, Any]) -> tuple[str, st
             here = here[part] if part < len(here) else None
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        message = "unknown key" + _close_keys(".".join(path))
+        message = "unknown key" + _close_keys(".".join(path), known)
     elif detail["type"] == "missing":
         message = "is required"
     elif path:

@@ -17,6 +17,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
+from lth_cli.config.analyzing import Analyze, sections
 from lth_cli.config.compose import packaged_configs
 from lth_cli.config.schema import Config
 
@@ -76,7 +77,8 @@ def render() -> str:
         _table(plain),
         *sections,
         "## Groups\n",
-        *(_group(name, folder) for name, folder in groups.items() if name != "experiment"),
+        *(_group(name, folder) for name, folder in groups.items() if name not in ("experiment", "analysis")),
+        *_analyses(groups["analysis"]),
         "## Experiments\n\nA published setting is one file of overrides on all of the above. Later overrides win: "
         "`lth prune experiment=demo pruning.rounds=3`.\n",
         *(_experiment(path) for path in sorted(groups["experiment"].glob("*.yaml"))),
@@ -194,6 +196,29 @@ def _group(name: str, folder: Path) -> str:
     return "\n".join(
         [f"### `{name}=`\n", "| option | what it is | keys of its own |", "| --- | --- | --- |", *rows]
     )
+
+
+def _analyses(folder: Path) -> Iterator[str]:
+    """The keys of `lth analyze`, and those of each question."""
+    schema = Analyze.model_json_schema()
+    composed = _composed("analyze")[0]
+    yield "## `lth analyze`\n\nIts keys; those of the question asked are below `analysis.`.\n"
+    rows: list[str] = []
+    for name, field in schema["properties"].items():
+        section = _section(field, schema["$defs"])
+        if name != "analysis":
+            if section is None:
+                rows.append(_row(name, field, composed, schema["$defs"]))
+            else:
+                rows += _rows(name, section, composed, schema["$defs"])
+    yield _table(rows)
+    yield _group("analysis", folder)
+    for name, section_type in sections().items():
+        section = section_type.model_json_schema()
+        values = {"analysis": yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))}
+        definitions = section.get("$defs", {})
+        section["properties"].pop("name")
+        yield f"### `analysis={name}`\n\n{_table(list(_rows('analysis', section, values, definitions)))}"
 
 
 def _leading_comment(path: Path) -> list[str]:

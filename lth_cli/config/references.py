@@ -11,6 +11,12 @@ _REFERENCE = re.compile(
     r"(?P<run>[^:@].*?)(:(?:(?P<branch>[A-Za-z_]+)/)?(?P<round>\d{1,5}|last|best))?(?:@(?P<step>[^@:/]*))?",
     re.ASCII | re.DOTALL,
 )
+_ROUND = re.compile(r"(?:[A-Za-z_]+/)?(?:\d{1,5}|last|best)(?:@[^@:/]*)?", re.ASCII)
+
+
+def is_round(text: str) -> bool:
+    """Whether this names a round alone, `3`, `random/3@end`, `last`; the run is then known from elsewhere."""
+    return _ROUND.fullmatch(text.strip()) is not None
 
 
 @dataclass(frozen=True)

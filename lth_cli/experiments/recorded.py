@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError, RequestError
@@ -21,6 +21,26 @@ from lth_cli.store.runs import Run, find_run
 from lth_cli.store.states import State
 from lth_cli.training.engine import Engine
 from lth_cli.training.trajectory import FromState, Initial, KeptSigns, Known, Start, Trajectory
+
+
+class Here(Protocol):
+    """What a config says of this machine."""
+
+    @property
+    def runs_dir(self) -> str:
+        """Folder of runs."""
+
+    @property
+    def device(self) -> str:
+        """Where to compute what cannot be computed where it was."""
+
+    @property
+    def threads(self) -> Any:
+        """And with how many threads: `auto` or a number."""
+
+    @property
+    def data(self) -> schema.DataPlace:
+        """Where data lies; a root of None is that of the run."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +125,7 @@ class Recorded:
             engine.store.adopt(self.trajectory.identity, path, description)
 
 
-def open_reference(reference: Reference, runs_dir: Path, place: schema.Config, *, trust: bool) -> Recorded:
+def open_reference(reference: Reference, runs_dir: Path, place: Here, *, trust: bool) -> Recorded:
     """The round that a reference names.
 
     Args:
@@ -123,7 +143,7 @@ def open_reference(reference: Reference, runs_dir: Path, place: schema.Config, *
     return open_round(run, _number(run, reference), place, branch=reference.branch)
 
 
-def open_round(run: Run, number: int, place: schema.Config, *, branch: str | None = None) -> Recorded:
+def open_round(run: Run, number: int, place: Here, *, branch: str | None = None) -> Recorded:
     """A finished round of a run whose config is trusted.
 
     Raises:
@@ -158,9 +178,11 @@ def _accuracy(round_: Round) -> float:
     return float((metrics.get("val") or metrics.get("test") or {"accuracy": 0.0})["accuracy"])
 
 
-def _plan(run: Run, place: schema.Config) -> Plan:
+def _plan(run: Run, place: Here) -> Plan:
     """The run's plan: on its own device where this machine has that, else on the one asked for."""
-    stored = stored_config(run).model_copy(update={"data": place.data, "runs_dir": place.runs_dir})
+    stored = stored_config(run)
+    data = place.data.model_copy(update={"root": place.data.root or stored.data.root})
+    stored = stored.model_copy(update={"data": data, "runs_dir": place.runs_dir})
     try:
         return make_plan(stored)
     except ConfigError as error:

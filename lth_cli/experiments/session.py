@@ -42,6 +42,12 @@ class SessionObserver(Observer):
     def round_finished(self, branch: str | None, row: dict[str, Any]) -> None:
         """After a round is recorded, with its row of results.csv."""
 
+    def part_started(self, label: str) -> None:
+        """Before a part of an analysis."""
+
+    def part_finished(self, found: str) -> None:
+        """After it, with what it found."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -77,6 +83,15 @@ class Session:
     plan: Plan
     engine: Engine
     observer: SessionObserver
+
+    @property
+    def storing(self) -> bool:
+        """Whether a state is being written now."""
+        return self.engine.storing
+
+    def interrupted(self, text: str) -> None:
+        """Note that the work has ended before its end. Raises WriteFailed, Damaged, ReadFailed."""
+        self.run.update(state="interrupted", error=text)
 
     def train_round(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lth_cli.report.series import Point, branches, labels, main_kind, series
 from lth_cli.store.files import make_folder, write_bytes
@@ -22,7 +23,6 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
         The files written; none when there is nothing to draw.
     """
     # The plain Figure needs no display and leaves matplotlib's global state alone.
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -60,6 +60,13 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
     axes.set_ylabel("test accuracy (%)")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+    return save_figure(figure, stem)
+
+
+def save_figure(figure: Any, stem: Path) -> list[Path]:
+    """Write a matplotlib figure as `.png` and `.svg`; the same figure gives the same bytes. Raises WriteFailed."""
+    from matplotlib import rc_context
+
     make_folder(stem.parent)
     written = []
     for ending in ("png", "svg"):

@@ -12,6 +12,7 @@ from lth_cli.config.errors import LthError
 from lth_cli.report.figures import accuracy_figure
 from lth_cli.report.series import group_runs, labels
 from lth_cli.report.tables import rounds_table
+from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.runs import Run
 
 
@@ -69,7 +70,17 @@ def as_json(run: Run) -> dict[str, Any]:
         "origins": [_origin(origin.summary) for origin in run.origins() if origin.finished],
         "steps_trained": trained,
         "steps_reused": reused,
+        "analyses": [{"path": str(stored.path), **_found(stored)} for stored in StoredAnalysis.all_of(run)],
     }
+
+
+def _found(stored: StoredAnalysis) -> dict[str, Any]:
+    """Of an answer, what it says in few words."""
+    try:
+        result = stored.result
+    except LthError as error:
+        return {"analysis": stored.path.name, "summary": {}, "headline": [f"damaged: {error}"]}
+    return {key: result[key] for key in ("analysis", "summary", "headline")}
 
 
 def _origin(summary: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +115,9 @@ def print_run(run: Run) -> None:
         console.print(f"  {name:<10} {value}", highlight=False, markup=False, soft_wrap=True)
     if run.results():
         console.print(rounds_table([run], "test accuracy in %"))
+    for stored in StoredAnalysis.all_of(run):
+        lines = [f"analysis {stored.path.name}: {_found(stored)['headline'][0]}", f"  {stored.path}"]
+        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def compare(runs: Sequence[Run], figure: Path | None) -> None:

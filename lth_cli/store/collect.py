@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from lth_cli.config.errors import LthError
+from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.files import read_json, remove_tree, temporary, writing
 from lth_cli.store.holder import Life
 from lth_cli.store.locks import Lock, Locked
 from lth_cli.store.rounds import Round
-from lth_cli.store.runs import USES, Run
+from lth_cli.store.runs import ANALYSES, USES, Run
 from lth_cli.store.states import read_header, stored_steps
 from lth_cli.store.trajectories import TrajectoryStore
 
@@ -102,10 +103,13 @@ def free_leftovers(runs_dir: Path) -> None:
 
 
 def _used(runs_dir: Path) -> set[str]:
-    """Trajectories that runs which are not finished have asked for."""
+    """Trajectories that runs and analyses which are not finished have asked for."""
     used: set[str] = set()
     for path in runs_dir.glob(f"*/{USES}"):
         if not _is_finished(path.parent) and path.exists():
+            used |= {str(identity) for identity in read_json(path)}
+    for path in runs_dir.glob(f"*/{ANALYSES}/*/{USES}"):
+        if not StoredAnalysis(path.parent).finished and path.exists():
             used |= {str(identity) for identity in read_json(path)}
     return used
 

@@ -260,11 +260,17 @@ def _copy(source: Path, target: Path) -> None:
         write_chunks(target, iter(lambda: file.read(_CHUNK), b""))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writers left in a folder; only for whoever holds its lock. Raises WriteFailed."""
+def remove_leftovers(folder: Path, but: str | None = None) -> None:
+    """Delete what killed writers left in a folder; only for whoever holds its lock. Raises WriteFailed.
+
+    Args:
+        folder: looked through to the bottom.
+        but: name of a folder in it that is left alone.
+    """
     with writing(folder):
         for path in list(folder.rglob(f"{TEMPORARY}*")):
-            remove_tree(path)
+            if path.relative_to(folder).parts[0] != but:
+                remove_tree(path)
 
 
 def remove_tree(path: Path) -> None:

@@ -40,6 +40,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+-]{0,119}")
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RUN_FILE = "run.json"
 USES = ".uses"
+ANALYSES = "analysis"
 
 
 class RunExists(RequestError):
@@ -224,8 +225,11 @@ class Run:
         return self._folder(branch) / "results.csv"
 
     def clear_leftovers(self) -> None:
-        """Delete what killed writers left in the run; hold the lock. Raises WriteFailed."""
-        remove_leftovers(self.path)
+        """Delete what killed writers left in the run; hold the lock. Raises WriteFailed.
+
+        Analyses have locks of their own: one may be at work in the run now.
+        """
+        remove_leftovers(self.path, but=ANALYSES)
 
     def _folder(self, branch: str | None) -> Path:
         if branch is None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lth_cli.config.errors import LthError
+from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.files import Damaged, sha256_file
 from lth_cli.store.lines import read_sealed_lines
 from lth_cli.store.rounds import Round
@@ -36,7 +37,7 @@ def verify_run(run: Run) -> list[Fault]:
 
     Checksums of the config, the results of a finished run, masks, metrics and checkpoints; mask shapes and
     densities as recorded; masks nested from round to round; pruned weights exactly zero; start states equal
-    to mask x the state they were started from, where the run has that state.
+    to mask x the state they were started from, where the run has that state. Checksums of finished analyses.
     """
     faults = list(_run_files(run))
     stored = _stored_states(run)
@@ -55,6 +56,7 @@ def verify_run(run: Run) -> list[Fault]:
                 if branch is None and masks is not None and _is_nested(round_):
                     faults += _nested(round_, before, masks)
                     before = masks
+    faults += [Fault(*fault) for stored in StoredAnalysis.all_of(run) for fault in stored.faults()]
     return faults
 
 

@@ -1,0 +1,120 @@
+"""The schema of `lth analyze`: where to look, and one section for each question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic.fields import FieldInfo
+
+from lth_cli.config.references import Reference, is_round
+from lth_cli.config.schema import DataPlace
+from lth_cli.config.values import Interval, Section
+
+
+def _state(value: Any) -> str:
+    """A round may arrive from the command line as an integer."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str):
+        raise ValueError("write ROUND@STEP of the run, or RUN:ROUND@STEP")
+    Reference.parse(f"run:{text}" if is_round(text) else text)
+    return text.strip()
+
+
+StateName = Annotated[str, BeforeValidator(_state)]
+"""`3@end`, `random/3@500it` of the run asked about, or `RUN:3@end` of any."""
+
+Split = Literal["train", "val", "test"]
+
+
+class Line(Section):
+    """How error is measured on the line between two states (Frankle et al. 2020, arXiv:1912.05671)."""
+
+    points: Annotated[int, Field(ge=3, le=10_000)] = Field(
+        30, description="Evenly spaced points on the line, both ends included."
+    )
+    splits: Annotated[list[Split], Field(min_length=1)] = Field(
+        ["train", "test"], description="Examples that error and loss are measured on: train, val, test."
+    )
+    batch_norm: Literal["interpolated", "recomputed"] = Field(
+        "interpolated",
+        description="Batch-norm statistics on the line: interpolated like weights, or recomputed there by a pass "
+        "over the training set.",
+    )
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.02, description="Barrier of the test error below which two states count as connected."
+    )
+
+    @field_validator("splits")
+    @classmethod
+    def _each_once(cls, splits: list[Split]) -> list[Split]:
+        if len(set(splits)) < len(splits):
+            raise ValueError("names a split twice")
+        if "test" not in splits:
+            raise ValueError("must name test, by whose error states count as connected")
+        return splits
+
+
+class Connectivity(Line):
+    """Error and loss on the line between pairs of states, and its barrier."""
+
+    name: Literal["connectivity"]
+    states: list[StateName] = Field(
+        ["0@end", "last@end"],
+        description="Every two of these states make a pair. A state without a run is one of each RUN asked about.",
+    )
+    pairs: list[Annotated[list[StateName], Field(min_length=2, max_length=2)]] = Field(
+        default_factory=list, description="Pairs named one by one, in the place of states."
+    )
+
+
+Analysis = Annotated[Connectivity, Field(discriminator="name")]
+
+
+class Checkpoints(Section):
+    """How much work a crash may cost where states have to be trained."""
+
+    every: Interval = Field(
+        "60s", description="Steps (500it, 1ep) or time (60s, 10min) between resume points."
+    )
+
+
+class Analyze(Section):
+    """Everything that says what `lth analyze` does."""
+
+    runs_dir: Annotated[str, Field(min_length=1)] = Field(
+        "runs", description="Folder of runs (LTH_RUNS_DIR)."
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = Field(
+        "auto", description="For runs whose own device this machine does not have; others keep theirs."
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
+        "auto", description="Compute threads, where `device` is used."
+    )
+    data: DataPlace = DataPlace()
+    checkpoint: Checkpoints = Checkpoints()
+    analysis: Analysis
+
+
+def sections() -> dict[str, type[Section]]:
+    """The section of each question, by its name."""
+    union = get_args(Analysis)[0]
+    members = get_args(union) or (union,)
+    return {get_args(member.model_fields["name"].annotation)[0]: member for member in members}
+
+
+def known_keys(name: str | None = None) -> Iterator[tuple[str, FieldInfo]]:
+    """Every key of `lth analyze` with its field; those of one question, or of all."""
+    for key, field in Analyze.model_fields.items():
+        if key in ("data", "checkpoint"):
+            section: type[Section] = DataPlace if key == "data" else Checkpoints
+            yield from ((f"{key}.{inner}", found) for inner, found in section.model_fields.items())
+        elif key == "analysis":
+            for asked, questions in sections().items():
+                if name in (None, asked):
+                    yield from (
+                        (f"analysis.{inner}", found) for inner, found in questions.model_fields.items()
+                    )
+        else:
+            yield key, field

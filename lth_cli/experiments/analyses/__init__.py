@@ -1,0 +1,1 @@
+"""Questions asked of finished runs: studies make trajectories, ask for states and call the room `analysis`."""

@@ -1,0 +1,101 @@
+"""Error and loss on the line between two states: what several analyses measure, and remember when killed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from lth_cli.analysis.line import Line, along, barrier, positions, recompute_batch_norm
+from lth_cli.config import analyzing
+from lth_cli.data.batches import Batch
+from lth_cli.experiments.analyses.work import Work
+from lth_cli.experiments.recorded import Recorded
+from lth_cli.store.analyses import Row
+from lth_cli.store.states import State
+from lth_cli.training.evaluate import Stopped
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Error and loss along a line by split, at evenly spaced points; a loss that is not finite is None."""
+
+    errors: dict[str, list[float]]
+    losses: dict[str, list[float | None]]
+
+    def barrier(self, split: str) -> float:
+        """Error barrier, as a fraction."""
+        return barrier(self.errors[split])
+
+    def loss_barrier(self, split: str) -> float | None:
+        """Barrier of the loss; None where a loss is not finite."""
+        losses = [loss for loss in self.losses[split] if loss is not None]
+        return barrier(losses) if len(losses) == len(self.losses[split]) else None
+
+    def barriers(self) -> Row:
+        """Columns of a table: both barriers of every split."""
+        row: Row = {}
+        for split in self.errors:
+            row[f"{split}_barrier"] = self.barrier(split)
+            row[f"{split}_loss_barrier"] = self.loss_barrier(split)
+        return row
+
+    def ends(self, split: str) -> tuple[float, float]:
+        """Errors of the two ends."""
+        return self.errors[split][0], self.errors[split][-1]
+
+    def rows(self, **about: str | int | None) -> Iterator[Row]:
+        """A row a point, for the table `curves`."""
+        points = len(next(iter(self.errors.values())))
+        for index, position in enumerate(positions(points)):
+            row: Row = {**about, "position": position}
+            for split in self.errors:
+                row[f"{split}_error"] = self.errors[split][index]
+                row[f"{split}_loss"] = self.losses[split][index]
+            yield row
+
+
+def curve(
+    work: Work,
+    recorded: Recorded,
+    model: nn.Module,
+    ends: tuple[State, State],
+    key: Any,
+    settings: analyzing.Line,
+) -> Curve:
+    """Measure a line, unless that was done before.
+
+    Args:
+        work: at hand.
+        recorded: whose data and arithmetic are used.
+        model: moved along the line.
+        ends: at 0 and 1.
+        key: plain values that tell this line from others of the same question.
+        settings: points, splits, batch norm.
+    """
+
+    def measure() -> dict[str, list[float | None]]:
+        if settings.batch_norm == "recomputed":
+            recompute_batch_norm(model, _stoppable(work, recorded), recorded.plan.dense.execution)
+        found = {split: work.evaluate(model, recorded, split) for split in settings.splits}
+        return {
+            split: [1.0 - metrics.accuracy, metrics.loss if math.isfinite(metrics.loss) else None]
+            for split, metrics in found.items()
+        }
+
+    points = work.once(["line", key], lambda: along(Line(model, *ends), settings.points, measure))
+    return Curve(
+        {split: [float(point[split][0]) for point in points] for split in settings.splits},
+        {split: [point[split][1] for point in points] for split in settings.splits},
+    )
+
+
+def _stoppable(work: Work, recorded: Recorded) -> Iterator[Batch]:
+    """The training examples in stored order, without augmentation."""
+    for batch in recorded.plan.dense.data.evaluation("train"):
+        if work.should_stop():
+            raise Stopped
+        yield batch

@@ -1,0 +1,50 @@
+"""A figure for each analysis. A function draws on the figure it is given; False when there is nothing to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lth_cli.store.analyses import Row
+
+Tables = dict[str, list[Row]]
+
+
+def connectivity(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Error along every line, test solid and other splits dashed."""
+    rows = tables["curves"]
+    if not rows:
+        return False
+    axes = figure.add_subplot()
+    splits = [column.removesuffix("_error") for column in rows[0] if column.endswith("_error")]
+    pairs = list(dict.fromkeys((row["first"], row["second"]) for row in rows))
+    for index, pair in enumerate(pairs):
+        line = [row for row in rows if (row["first"], row["second"]) == pair]
+        for split in splits:
+            axes.plot(
+                [row["position"] for row in line],
+                [100 * _number(row, f"{split}_error") for row in line],
+                color=f"C{index}",
+                linestyle="-" if split == "test" else "--",
+                label=f"{pair[0]} to {pair[1]}" if split == "test" and len(pairs) <= 8 else None,
+            )
+    _finish(axes, "position on the line", f"error (%), {' and '.join(splits)} (test solid)")
+    return True
+
+
+def _number(row: Row, column: str) -> float:
+    value = row.get(column)
+    return float("nan") if value is None else float(value)
+
+
+def _finish(axes: Any, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize="small")
+
+
+DRAW: dict[str, Callable[[Any, Tables, dict[str, Any]], bool]] = {
+    "connectivity": connectivity,
+}
