@@ -2,7 +2,7 @@
 
 Run: python benchmarks/soak/soak.py [--kills 500] [--writes 200] [--damages 200] [--requests 1000] [--seed 0]
 
-Every kill is of `lth prune`, `train` or `rewind` at a random time or at a random call that changes the disk; the
+Every kill is of `lth prune`, `train`, `rewind` or `analyze` at a random time or at a random call that changes the disk; the
 command is then repeated until it finishes, and every mask, state, metric line and result compared with those of an
 undisturbed run. The result is kept in benchmarks/results/soak.md.
 """
@@ -27,7 +27,7 @@ import damage
 import harness
 import malformed
 from common import made_on, write_result
-from harness import PRUNE, REWIND, TRAIN, Command, Zygote
+from harness import ANALYZE, PRUNE, REWIND, TRAIN, Command, Zygote
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 VERIFY = Command(("verify", "--runs-dir", "runs"))
@@ -38,7 +38,13 @@ def kills(zygote: Zygote, folder: Path, count: int, number: int) -> tuple[str, l
     """Kill and finish, of each command its share."""
     problems: list[str] = []
     lines = []
-    for name, command, share in (("prune", PRUNE, 0.6), ("train", TRAIN, 0.25), ("rewind", REWIND, 0.15)):
+    shares = (
+        ("prune", PRUNE, 0.5),
+        ("train", TRAIN, 0.2),
+        ("rewind", REWIND, 0.15),
+        ("analyze", ANALYZE, 0.15),
+    )
+    for name, command, share in shares:
         expected, calm = harness.reference(zygote, folder / f"calm-{name}", command)
         moments = harness.random_moments(calm.seconds, len(calm.calls), number)
         wanted, runs, most = max(1, round(count * share)), 0, 0

@@ -38,6 +38,7 @@ TIME_AND_HOST_FIELDS = {
     "summary.json": ("seconds", "files", "checksum"),
     "metrics.jsonl": ("seconds", "check"),
     "results.csv": ("seconds",),
+    "result.json": ("finished", "checksum"),
 }
 # Nothing of a result: locks, what a killed process was about to delete, and who trained when.
 _NO_RESULT = ("segments.jsonl", "resume.safetensors")
@@ -88,7 +89,18 @@ REWIND = Command(
     ),
     before=(PRUNE,),
 )
-COMMANDS = {"train": TRAIN, "prune": PRUNE, "rewind": REWIND}
+ANALYZE = Command(
+    (
+        "analyze",
+        "run",
+        "runs_dir=runs",
+        "analysis=connectivity",
+        "analysis.states=[0@14it,1@end,2@end]",  # step 14 is nowhere stored: it is trained to
+        "analysis.points=3",
+        f"checkpoint.every={CHECKPOINT_EVERY}it",
+    ),
+    before=(PRUNE,),
+)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,16 @@ def test_kills_of_rewind(zygote, tmp_path):
     assert done.retrained <= harness.CHECKPOINT_EVERY
 
 
+def test_kills_of_analyze(zygote, tmp_path):
+    expected, outcome = harness.reference(zygote, tmp_path / "calm", harness.ANALYZE)
+    assert any(path.endswith("barriers.csv") for path in expected)
+    assert any(path.endswith("step_00000014.safetensors") for path in expected)
+    moments = harness.random_moments(outcome.seconds, len(outcome.calls), seed=6)
+    done = harness.kill_and_finish(zygote, tmp_path / "killed", harness.ANALYZE, expected, moments, kills=6)
+    assert done.problems == []
+    assert done.retrained <= harness.CHECKPOINT_EVERY
+
+
 def test_real_processes(zygote, tmp_path):
     """Two kills of a process that a shell would start, figures included."""
     command = harness.PRUNE.with_("training.length=600it", "evaluation.every=200it", "checkpoint.every=50it")
