@@ -2,7 +2,7 @@
 
 Run: python benchmarks/soak/soak.py [--kills 500] [--writes 200] [--damages 200] [--requests 1000] [--seed 0]
 
-Every kill is of `lth prune`, `train`, `rewind` or `analyze`, at a random time or at a random call that changes the disk;
+Every kill is of `lth prune`, `train`, `rewind` or `analyze`, at a random time or a random call that changes the disk;
 the command is then repeated until it finishes, and every mask, state, metric line and result compared with those of an
 undisturbed run. The result is kept in benchmarks/results/soak.md.
 """
