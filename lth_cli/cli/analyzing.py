@@ -129,7 +129,7 @@ def _answered(study: Study, config: Analyze, signals: Signals, quiet: bool) -> S
     from lth_cli.report.analyses import draw
 
     stored = study.stored
-    if stored.finished and not stored.faults():
+    if stored.finished and stored.tidy and not stored.faults():
         typer.echo(f"lth: {stored.path.name} is answered already", err=True)
         return stored
     with (
@@ -154,6 +154,7 @@ def _answered(study: Study, config: Analyze, signals: Signals, quiet: bool) -> S
                 "steps_reused": work.reused,
             }
             stored.finish(study.name, study.identity, result)
+        stored.drop_progress()
     return stored
 
 

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from lth_cli.config.references import Reference, is_round
 from lth_cli.config.schema import DataPlace
+from lth_cli.config.steps import Duration
 from lth_cli.config.values import Interval, Section
 
 
@@ -24,6 +25,32 @@ def _state(value: Any) -> str:
 
 StateName = Annotated[str, BeforeValidator(_state)]
 """`3@end`, `random/3@500it` of the run asked about, or `RUN:3@end` of any."""
+
+
+def _round(value: Any) -> str:
+    """A round of each RUN, without a step."""
+    text = str(value).strip()
+    if isinstance(value, bool) or not is_round(text) or "@" in text:
+        raise ValueError(f"{value!r} is no round; write 0, 3, last, random/3")
+    return text
+
+
+RoundName = Annotated[str, BeforeValidator(_round)]
+"""`0`, `15`, `last`, `random/15`: a round of each run asked about."""
+
+
+def _moment(value: Any) -> str:
+    """`start`, or a step in its canonical spelling."""
+    if value == "start":
+        return "start"
+    try:
+        return str(Duration.parse(value))
+    except ValueError as error:
+        raise ValueError(f"{error}; or start") from None
+
+
+Moment = Annotated[str, BeforeValidator(_moment)]
+"""`start` of a training, or a step of it."""
 
 Split = Literal["train", "val", "test"]
 
@@ -69,7 +96,23 @@ class Connectivity(Line):
     )
 
 
-Analysis = Annotated[Connectivity, Field(discriminator="name")]
+class Instability(Line):
+    """Whether copies of a training that differ in the order of the data end linearly connected."""
+
+    name: Literal["instability"]
+    rounds: Annotated[list[RoundName], Field(min_length=1)] = Field(
+        ["0"], description="Trainings that are copied: rounds of each RUN; random/15 is a control's."
+    )
+    at: Annotated[list[Moment], Field(min_length=1)] = Field(
+        ["start"],
+        description="Steps k from which copies are trained: start, 0, 500it, 2ep; several give the curve.",
+    )
+    copies: Annotated[int, Field(ge=2, le=100)] = Field(
+        2, description="Copies trained from each step; every two of them make a pair."
+    )
+
+
+Analysis = Annotated[Connectivity | Instability, Field(discriminator="name")]
 
 
 class Checkpoints(Section):

@@ -32,6 +32,27 @@ def connectivity(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     return True
 
 
+def instability(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Barrier of the test error against the step from which the copies were trained, a line a round."""
+    rows = tables["stability"]
+    axes = figure.add_subplot()
+    for index, name in enumerate(dict.fromkeys(row["round"] for row in rows)):
+        line = [row for row in rows if row["round"] == name]
+        axes.errorbar(
+            [row["step"] for row in line],
+            [100 * _number(row, "test_barrier") for row in line],
+            yerr=[100 * float(row.get("test_barrier_std") or 0.0) for row in line],
+            color=f"C{index}",
+            marker="o",
+            markersize=3.5,
+            capsize=2,
+            label=f"round {name}",
+        )
+    axes.axhline(100 * summary["threshold"], color="0.6", linestyle=":")
+    _finish(axes, "step k from which copies differ in data order", "barrier of the test error (points)")
+    return True
+
+
 def _number(row: Row, column: str) -> float:
     value = row.get(column)
     return float("nan") if value is None else float(value)
@@ -47,4 +68,5 @@ def _finish(axes: Any, x: str, y: str) -> None:
 
 DRAW: dict[str, Callable[[Any, Tables, dict[str, Any]], bool]] = {
     "connectivity": connectivity,
+    "instability": instability,
 }

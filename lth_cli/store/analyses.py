@@ -156,7 +156,7 @@ class StoredAnalysis:
         return {name: self.table(name, about) for name, about in self.result["tables"].items()}
 
     def finish(self, name: str, identity: str, result: dict[str, Any]) -> None:
-        """Write the result with the checksums of the files beside it, then drop what only the work needed.
+        """Write the result with the checksums of the files beside it.
 
         Raises:
             WriteFailed, ReadFailed; ValueError on NaN or infinity.
@@ -166,6 +166,14 @@ class StoredAnalysis:
         }
         head = {"analysis": name, "identity": identity, "finished": now()}
         write_sealed(self.path / _RESULT, {**head, **result, "files": files})
+
+    @property
+    def tidy(self) -> bool:
+        """Whether nothing is left of what only the work needed; a process may die right after the result."""
+        return not any((self.path / left).exists() for left in (_PROGRESS, USES))
+
+    def drop_progress(self) -> None:
+        """Delete what only the work needed; hold the lock. Raises WriteFailed."""
         for left in (_PROGRESS, USES):
             with writing(self.path / left):
                 (self.path / left).unlink(missing_ok=True)

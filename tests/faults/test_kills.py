@@ -1,5 +1,6 @@
 """`kill -9` at any instant: the same command finishes, with the bytes of a run that nothing disturbed."""
 
+import functools
 import os
 import random
 import signal
@@ -61,6 +62,19 @@ def test_kills_of_analyze(zygote, tmp_path):
     done = harness.kill_and_finish(zygote, tmp_path / "killed", harness.ANALYZE, expected, moments, kills=6)
     assert done.problems == []
     assert done.retrained <= harness.CHECKPOINT_EVERY
+    for number in range(
+        len(outcome.calls) - 12, len(outcome.calls) + 1
+    ):  # around the result, the last to be written
+        moments = iter([{"kill_at": number}])
+        done = harness.kill_and_finish(
+            zygote,
+            tmp_path / str(number),
+            harness.ANALYZE,
+            expected,
+            functools.partial(next, moments),
+            kills=1,
+        )
+        assert done.problems == [], outcome.calls[number - 1]
 
 
 def test_real_processes(zygote, tmp_path):
