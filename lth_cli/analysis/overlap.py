@@ -141,7 +141,7 @@ def magnitude_histogram(weights: Mapping[str, Tensor], masks: Masks, edges: Tens
 
 
 def histogram_edges(several: list[tuple[Mapping[str, Tensor], Masks]], bins: int) -> Tensor:
-    """Evenly spaced edges of log10 |w|, float64 [bins + 1], from the 0.1 % quantile of the kept weights to the largest."""
+    """Evenly spaced edges of log10 |w|, float64 [bins + 1], from the 0.1 % quantile of kept weights up."""
     parts = [weights[name][mask] for weights, masks in several for name, mask in masks.items()]
     kept = torch.cat(parts).abs().double()
     sizes = kept[kept > 0].log10().sort().values
