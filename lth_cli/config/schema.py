@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from lth_cli.config.distilling import Distillation
 from lth_cli.config.steps import Duration, parse_rounds
 from lth_cli.config.values import (
     MOST_ROUNDS,
@@ -257,12 +258,6 @@ class Pretrain(Section):
         None, description="Over the length of the pre-training; null is that of the training."
     )
     batch_size: Annotated[int, Field(ge=1)] | None = Field(None, description="Null is that of the training.")
-
-
-class Distillation(Section):
-    """Teachers of a training."""
-
-    teachers: list[str] = Field(default_factory=list, max_length=0, description="None yet.")
 
 
 class Evaluation(Section):

@@ -90,6 +90,8 @@ def make_plan(config: schema.Config) -> Plan:
         ConfigError: naming the config path of whatever does not fit.
     """
     check_processes(config)
+    if config.distillation.teachers:
+        raise ConfigError(("distillation.teachers", "this release trains without teachers; accepted: []"))
     place = torchrun.launched()
     execution = precision.resolve(config, local_processes=place.local_size if place else None)
     shared = execution.processes > 1  # each process has a device of its own

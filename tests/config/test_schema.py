@@ -74,7 +74,6 @@ def changed(values, path, value):
         ("rewind.to", "-5it", "500it"),
         ("controls.rounds", "5-3", "write 3-5"),
         ("controls.rounds", 1.5, "3,5-8"),
-        ("distillation.teachers", ["a"], "at most 0"),
         ("evaluation.every", "0ep", "longer than zero"),
         ("evaluation.batch_size", 0, "greater than or equal to 1"),
         ("checkpoint.every", "0s", "longer than zero"),

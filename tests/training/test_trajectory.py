@@ -128,3 +128,9 @@ def test_no_whole_batch_is_a_wrong_request(make_dense):
     with pytest.raises(ConfigError, match=r"^training\.batch_size: "):
         make_dense("training.batch_size=1000", "training.drop_last=true")
     assert make_dense("training.batch_size=1000").steps_per_epoch == 1
+
+
+def test_identities_without_teachers_stay_what_they_are(make_dense):
+    """A change of this value means that no stored training is reused any more: raise NUMERICS_VERSION knowingly."""
+    pinned = "e2301986a85430c2d868407d01a6c107e8d644a570b3a7ddc8fc79c1c7832582"
+    assert make_dense("precision.channels_last=true").identity == pinned

@@ -1,0 +1,96 @@
+"""The section `distillation` of the config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lth_cli.config.references import Reference
+from lth_cli.config.values import Component, Fraction, Section
+
+RELATIVE = ("dense", "previous")
+"""Teachers that are another network for each round of a run."""
+
+Weight = Annotated[float, Field(ge=0.0)]
+
+
+class Distillation(Section):
+    """Teachers of a training, and how much of it they take part in (Hinton et al. 2015; Blakeney et al. 2022)."""
+
+    teachers: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        description="Any of RUN:ROUND@STEP; latest, best (of the finished runs on the same data set); sweep:NAME, "
+        "sweep:NAME/latest, sweep:NAME/best; FILE.safetensors; torchvision:NAME or torchvision:NAME/WEIGHTS; for the "
+        "rounds of a run dense (its dense network) and previous (the round before).",
+    )
+    loss: Literal["kl", "mse", "cross_entropy"] = Field(
+        "kl",
+        description="kl: T^2 KL(teacher || student). mse: of logits. cross_entropy: with the class it prefers.",
+    )
+    temperature: Annotated[float, Field(gt=0.0)] = Field(4.0, description="T of kl.")
+    weight: Weight = Field(0.9, description="Of the teachers' loss.")
+    task_weight: Weight = Field(
+        0.1, description="Of the cross-entropy with the labels, in steps that distil; 1 in all others."
+    )
+    start: Fraction = Field(0.0, description="Share of training after which distillation begins.")
+    end: Fraction = Field(1.0, description="Share of training after which it ends; 1 is never.")
+    every: Annotated[int, Field(ge=1)] = Field(
+        1, description="Distil in every so manieth step between start and end, from the first on."
+    )
+    sample: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Teachers drawn anew each step; null averages the logits of all."
+    )
+    cache: bool = Field(
+        False, description="Keep the teachers' answers on disk: by example, by step where data is augmented."
+    )
+    precision: Literal["same", "fp32", "bf16"] = Field(
+        "same", description="Arithmetic of the teachers; same is that of the student."
+    )
+    model: Component | None = Field(
+        None, description="Architecture of teachers from weight files; null is that of the student."
+    )
+    trust: bool = Field(False, description="Let stored configs of teachers name code from outside lth.")
+    resolved: dict[str, list[str]] = Field(
+        default_factory=dict, description="Filled in when a run starts: the fixed teachers behind each name."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Distillation:
+        twice = sorted({name for name in self.teachers if self.teachers.count(name) > 1})
+        if twice:
+            raise ValueError(f"distillation.teachers: {twice[0]!r} stands there twice")
+        for name in self.teachers:
+            check_name(name)
+        if self.start >= self.end:
+            raise ValueError(
+                f"distillation.start={self.start} leaves nothing before distillation.end={self.end}"
+            )
+        if not self.teachers and self.model is not None:
+            raise ValueError("distillation.model needs distillation.teachers")
+        return self
+
+    def fixed(self) -> list[str]:
+        """The teachers that are the same for all rounds, as far as they are resolved."""
+        names = [name for name in self.teachers if name not in RELATIVE]
+        return list(dict.fromkeys(found for name in names for found in self.resolved.get(name, [name])))
+
+
+def is_file(name: str) -> bool:
+    """Whether a teacher is a weight file."""
+    return name.endswith(".safetensors")
+
+
+def check_name(name: str) -> None:
+    """Refuse a teacher that none can be. Raises ValueError naming what is accepted."""
+    if name in RELATIVE or name in ("latest", "best") or is_file(name):
+        return
+    kind, colon, rest = name.partition(":")
+    if colon and kind in ("sweep", "torchvision"):
+        if not rest:
+            raise ValueError(f"distillation.teachers: {name!r} names none; write {kind}:NAME")
+        return
+    try:
+        Reference.parse(name)
+    except ValueError as error:
+        raise ValueError(f"distillation.teachers: {error}") from None
