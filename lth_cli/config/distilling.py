@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from lth_cli.config.references import Reference
 from lth_cli.config.values import Component, Fraction, Section
 
-RELATIVE = ("dense", "previous")
+Relative = Literal["dense", "previous"]
+RELATIVE: tuple[Relative, ...] = ("dense", "previous")
 """Teachers that are another network for each round of a run."""
 
 Weight = Annotated[float, Field(ge=0.0)]
@@ -21,7 +22,7 @@ class Distillation(Section):
     teachers: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list,
         description="Any of RUN:ROUND@STEP; latest, best (of the finished runs on the same data set); sweep:NAME, "
-        "sweep:NAME/latest, sweep:NAME/best; FILE.safetensors; torchvision:NAME or torchvision:NAME/WEIGHTS; for the "
+        "sweep:NAME/latest, sweep:NAME/best; FILE.safetensors or FILE.pt; torchvision:NAME or torchvision:NAME/WEIGHTS; for the "
         "rounds of a run dense (its dense network) and previous (the round before).",
     )
     loss: Literal["kl", "mse", "cross_entropy"] = Field(
@@ -50,10 +51,10 @@ class Distillation(Section):
     model: Component | None = Field(
         None, description="Architecture of teachers from weight files; null is that of the student."
     )
-    trust: bool = Field(False, description="Let stored configs of teachers name code from outside lth.")
-    resolved: dict[str, list[str]] = Field(
-        default_factory=dict, description="Filled in when a run starts: the fixed teachers behind each name."
+    same_classes: bool = Field(
+        False, description="Your word that teachers from another data set know the same classes in the same order."
     )
+    trust: bool = Field(False, description="Let stored configs of teachers name code from outside lth.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Distillation:
@@ -70,15 +71,10 @@ class Distillation(Section):
             raise ValueError("distillation.model needs distillation.teachers")
         return self
 
-    def fixed(self) -> list[str]:
-        """The teachers that are the same for all rounds, as far as they are resolved."""
-        names = [name for name in self.teachers if name not in RELATIVE]
-        return list(dict.fromkeys(found for name in names for found in self.resolved.get(name, [name])))
-
 
 def is_file(name: str) -> bool:
     """Whether a teacher is a weight file."""
-    return name.endswith(".safetensors")
+    return name.endswith((".safetensors", ".pt", ".pth"))
 
 
 def check_name(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ class Batches(Protocol):
     def examples(self, step: int) -> int:
         """Examples in the whole batch of a step."""
 
+    def positions(self, step: int) -> Tensor:
+        """Positions in the training split of the whole batch of a step, int64 [B], on the CPU."""
+
     def fingerprint(self, step: int) -> dict[str, str]:
         """Digests of the `order` of the step's epoch and of the random numbers of its `augmentation`."""
 
@@ -81,6 +85,10 @@ class Data(Protocol):
     @property
     def sizes(self) -> dict[str, int]:
         """Examples in `train`, `test` and, when a validation split is held out, `val`."""
+
+    @property
+    def augmented(self) -> bool:
+        """Whether an example looks different from epoch to epoch."""
 
     @property
     def identity(self) -> dict[str, object]:
@@ -122,15 +130,25 @@ def batch_examples(examples: int, batch_size: int, steps_per_epoch: int, step: i
     return min(batch_size, examples - step % steps_per_epoch * batch_size)
 
 
+@functools.lru_cache(maxsize=2)
 def epoch_order(examples: int, order_seed: int, epoch: int, shuffle: bool) -> Tensor:
     """Indices of the training examples in the order of an epoch, int64 [examples], on the CPU.
 
-    The order depends on the seed and the epoch alone; without `shuffle` it is the stored order.
+    The order depends on the seed and the epoch alone; without `shuffle` it is the stored order. Read only: the last
+    ones are remembered.
     """
     if not shuffle:
         return torch.arange(examples)
     generator = torch.Generator().manual_seed(derive_seed(order_seed, "order", epoch))
     return torch.randperm(examples, generator=generator)
+
+
+def batch_positions(
+    examples: int, batch_size: int, steps_per_epoch: int, order_seed: int, shuffle: bool, step: int
+) -> Tensor:
+    """Indices of the training examples in the batch of a step, int64 [B], on the CPU."""
+    epoch, number = divmod(step, steps_per_epoch)
+    return epoch_order(examples, order_seed, epoch, shuffle)[number * batch_size : (number + 1) * batch_size]
 
 
 def tensor_digest(tensor: Tensor) -> str:

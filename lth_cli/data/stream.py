@@ -30,6 +30,7 @@ from lth_cli.data.batches import (
     Batch,
     Part,
     batch_examples,
+    batch_positions,
     count_steps,
     epoch_order,
     tensor_digest,
@@ -79,6 +80,7 @@ class StreamedData:
             raise ConfigError(("dataset.augment.crop", message))
         check_augment(config.augment, self.input_shape)
         self._normalizer = Normalizer.of(config.normalize, self.input_shape, device)
+        self.augmented = True  # by random resized crops
         self._augment = config.augment
         self._device = device
         self._evaluation_batch = evaluation_batch
@@ -125,13 +127,16 @@ class StreamedData:
             for now, (images, labels) in enumerate(loaded, start=step):
                 yield finish(images, now, part), labels
 
+        def positions(step: int) -> Tensor:
+            return batch_positions(count, batch_size, steps, order_seed, shuffle, step)
+
         def fingerprint(step: int) -> dict[str, str]:
             order = epoch_order(count, order_seed, step // steps, shuffle)
             # Crops and mirrorings are drawn one by one, each from the seed that is hashed here.
             numbers = draw(self._augment, examples(step), self.input_shape, augment_seed, step)
             return {"order": tensor_digest(order), "augmentation": tensor_digest(numbers)}
 
-        return StreamedBatches(steps, starting_at, examples, fingerprint)
+        return StreamedBatches(steps, starting_at, examples, positions, fingerprint)
 
     def evaluation(self, split: str, part: Part = WHOLE) -> Iterator[Batch]:
         """Evaluation batches; see `Data.evaluation`."""
@@ -177,10 +182,12 @@ class StreamedBatches:
         steps_per_epoch: int,
         starting_at: Callable[[int, Part], Iterator[Batch]],
         examples: Callable[[int], int],
+        positions: Callable[[int], Tensor],
         fingerprint: Callable[[int], dict[str, str]],
     ) -> None:
         self.steps_per_epoch = steps_per_epoch
         self.examples = examples
+        self.positions = positions
         self.fingerprint = fingerprint
         self._starting_at = starting_at
 

@@ -19,6 +19,7 @@ from lth_cli.data.batches import (
     Batch,
     Part,
     batch_examples,
+    batch_positions,
     count_steps,
     epoch_order,
     tensor_digest,
@@ -78,6 +79,7 @@ class TensorData:
         self.classes = classes
         self.sizes = {name: len(selection.index) for name, selection in selections.items()}
         self._augment = config.augment
+        self.augmented = any(config.augment.model_dump().values())
         self._evaluation_batch = evaluation_batch
         self._normalizer = Normalizer.of(config.normalize, self.input_shape, device)
         check_augment(config.augment, self.input_shape)
@@ -88,7 +90,7 @@ class TensorData:
             inputs = _rows(arrays.test_inputs if name == "test" else arrays.train_inputs, selection.index)
             loaded |= {f"{name}_inputs": inputs, f"{name}_labels": selection.labels}
             on_device = inputs.to(device)
-            augmented = name == "train" and any(config.augment.model_dump().values())
+            augmented = name == "train" and self.augmented
             normalized = not augmented and inputs.numel() * 4 <= largest_normalized
             self._splits[name] = Split(
                 self._normalizer(on_device) if normalized else on_device,
@@ -175,6 +177,13 @@ class TensorBatches:
     def examples(self, step: int) -> int:
         """Examples in the whole batch of a step; see `Batches.examples`."""
         return batch_examples(len(self._split.labels), self._batch_size, self.steps_per_epoch, step)
+
+    def positions(self, step: int) -> Tensor:
+        """Positions of the examples of a step's batch; see `Batches.positions`."""
+        count = len(self._split.labels)
+        return batch_positions(
+            count, self._batch_size, self.steps_per_epoch, self._order_seed, self._shuffle, step
+        )
 
     def fingerprint(self, step: int) -> dict[str, str]:
         """Digests of what a step draws; see `Batches.fingerprint`."""

@@ -27,6 +27,7 @@ from lth_cli.training import parallel
 from lth_cli.training.engine import MakeTrainer
 from lth_cli.training.loop import Trainer
 from lth_cli.training.ranks import Ranks
+from lth_cli.training.teaching import Teaching
 from lth_cli.training.trajectory import Trajectory
 
 LOST = 3
@@ -44,16 +45,16 @@ def workforce() -> Iterator[MakeTrainer]:
     """
     force: _Force | None = None
 
-    def make_trainer(trajectory: Trajectory, state: State) -> Trainer:
+    def make_trainer(trajectory: Trajectory, state: State, teaching: Teaching | None) -> Trainer:
         nonlocal force
         processes = trajectory.execution.processes
         if processes == 1:
-            return Trainer(trajectory, state)
+            return Trainer(trajectory, state, teaching=teaching)
         if force is None or force.size != processes:
             if force is not None:
                 force.close()
             force = _Launched(processes) if torchrun.launched() else _Local(processes)
-        return force.make_trainer(trajectory, state)
+        return force.make_trainer(trajectory, state, teaching)
 
     try:
         yield make_trainer
@@ -90,11 +91,11 @@ class _Force(ABC):
         self.size = size
         self._ranks: Ranks | None = None
 
-    def make_trainer(self, trajectory: Trajectory, state: State) -> Trainer:
+    def make_trainer(self, trajectory: Trajectory, state: State, teaching: Teaching | None) -> Trainer:
         """A trainer that leads all processes. Raises RankLost."""
         if self._ranks is None:
             self._ranks = self._gather(trajectory)
-        return parallel.begin(trajectory, state, self._ranks)
+        return parallel.begin(trajectory, state, self._ranks, teaching)
 
     @abstractmethod
     def _gather(self, trajectory: Trajectory) -> Ranks:

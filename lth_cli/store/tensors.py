@@ -96,6 +96,22 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     return tensors, meta
 
 
+def map_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """As `read_tensors`, but the tensors are views of the file, which must not change: read only, paged in as needed."""
+    with reading(path), path.open("rb") as file:
+        meta = _header(path, file)
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - no mapping
+        found = _content(tensors, {key: _bytes_of(tensor) for key, tensor in tensors.items()}, meta)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise Damaged(path, f"not a safetensors file of lth ({error})") from error
+    if found != meta.get("content"):
+        raise Damaged(path, "its content does not match its checksum")
+    _check_kind(path, meta, kind)
+    return tensors, meta
+
+
 def read_about(path: Path, kind: str) -> dict[str, Any]:
     """The description in the header alone, tensors unread and unverified. Raises as `read_tensors`."""
     with reading(path), path.open("rb") as file:

@@ -129,13 +129,14 @@ class TrajectoryStore:
                 raise Damaged(path, f"it is step {header.step} of trajectory {header.trajectory[:12]}")
             return state
         except Damaged as damage:
-            self._set_aside(path, damage)
+            self.set_aside(path, damage)
         except ReadFailed:
             if path.exists():
                 raise
         return None
 
-    def _set_aside(self, path: Path, damage: Damaged) -> None:
+    def set_aside(self, path: Path, damage: Damaged) -> None:
+        """Rename a damaged file where possible, and warn; it counts as absent."""
         aside = _aside(path)
         try:
             path.replace(aside)

@@ -21,6 +21,7 @@ from lth_cli.store.states import State
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.evaluate import Stopped
 from lth_cli.training.loop import Diverged, Trainer, initial_state
+from lth_cli.training.teaching import Teaching, make_teaching
 from lth_cli.training.trajectory import Initial, KeptSigns, Known, Trajectory
 
 
@@ -58,7 +59,11 @@ class Advanced:
     metrics: list[dict[str, Any]]
 
 
-MakeTrainer: TypeAlias = Callable[[Trajectory, State], Trainer]
+def _trainer(trajectory: Trajectory, state: State, teaching: Teaching | None) -> Trainer:
+    return Trainer(trajectory, state, teaching=teaching)
+
+
+MakeTrainer: TypeAlias = Callable[[Trajectory, State, Teaching | None], Trainer]
 
 
 @dataclass
@@ -84,7 +89,7 @@ class Engine:
     observer: Observer = field(default_factory=Observer)
     uses: Callable[[str], None] = lambda identity: None
     stop: threading.Event = field(default_factory=threading.Event)
-    make_trainer: MakeTrainer = Trainer
+    make_trainer: MakeTrainer = _trainer
     storing: bool = field(default=False, init=False)
 
     def advance(self, trajectory: Trajectory, to: int, keep: Iterable[int] = ()) -> Advanced:
@@ -107,8 +112,9 @@ class Engine:
             if trajectory.origin is not None and self.store.load(identity, first) is None:
                 # Before this lock is taken, so that nobody waits for two.
                 self.state(trajectory.origin.parent, trajectory.origin.step)
+            teaching = self._teaching(trajectory)
             with self._locked(identity):
-                self._advance(trajectory, wanted, plan)
+                self._advance(trajectory, wanted, plan, teaching)
         trained = self.store.steps_by(identity, self.run_id, first, to)
         known = self._known(identity)
         metrics = sorted((known[key] for key in plan & known.keys()), key=_metric_order)
@@ -152,7 +158,23 @@ class Engine:
     def _known(self, identity: str) -> dict[tuple[int, str], dict[str, Any]]:
         return {(line["step"], line["split"]): line for line in self.store.metrics(identity)}
 
-    def _advance(self, trajectory: Trajectory, wanted: list[int], plan: set[tuple[int, str]]) -> None:
+    def _teaching(self, trajectory: Trajectory) -> Teaching | None:
+        """The teachers of a training, trained where they are not stored. Raises Interrupted, LthError."""
+        if trajectory.distilled is None:
+            return None
+        states = [self.state(teacher.of.parent, teacher.of.step) for teacher in trajectory.distilled.teachers]
+        try:
+            return make_teaching(trajectory, states, self.store, self.uses, self.stop.is_set)
+        except Stopped:
+            raise Interrupted("stopped while teachers answer; the same command goes on from there") from None
+
+    def _advance(
+        self,
+        trajectory: Trajectory,
+        wanted: list[int],
+        plan: set[tuple[int, str]],
+        teaching: Teaching | None,
+    ) -> None:
         """Train what is missing, the shortest way: from the nearest stored state before each missing one.
 
         An evaluation that is not stored (damaged, or never asked for) is made from its state, trained to again.
@@ -169,7 +191,7 @@ class Engine:
                 continue
             nearest = self.store.nearest(identity, min([*evaluations, step]))
             if trainer is None or (nearest is not None and nearest.step > trainer.step):
-                trainer = self.make_trainer(trajectory, nearest or self._start(trajectory))
+                trainer = self.make_trainer(trajectory, nearest or self._start(trajectory), teaching)
             goal = evaluations[-1] if stored else step
             if stored and goal > trainer.step:
                 missing = ", ".join(map(str, evaluations[:5])) + (", ..." if len(evaluations) > 5 else "")

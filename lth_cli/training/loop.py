@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
@@ -20,6 +20,8 @@ from lth_cli.pruning import mask as mask_room
 from lth_cli.store.states import State
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Metrics, evaluate, predict
+from lth_cli.training.restore import restore
+from lth_cli.training.teaching import Teaching
 from lth_cli.training.trajectory import Trajectory
 
 _LOSSES_HELD = 128
@@ -52,15 +54,25 @@ class Trainer:
         trajectory: what to train.
         state: where to go on from; its tensors are copied.
         part: what to take of every batch.
+        teaching: its teachers; None where it has none.
     """
 
-    def __init__(self, trajectory: Trajectory, state: State, part: Part = WHOLE) -> None:
+    def __init__(
+        self,
+        trajectory: Trajectory,
+        state: State,
+        part: Part = WHOLE,
+        *,
+        teaching: Teaching | None = None,
+    ) -> None:
+        assert (teaching is None) == (trajectory.distilled is None)
         self.trajectory = trajectory
+        self._teaching = teaching
         config, data = trajectory.config, trajectory.data
         self.execution = trajectory.execution
         self.execution.activate()
         self.model = self.execution.place(build(config.model, data.input_shape, data.classes, init_seed=0))
-        _restore(self.model, state)
+        restore(self.model, state)
         self.optimizer = optimizers.build(config.optimizer, self.model)
         optimizers.import_state(self.optimizer, self.model, state.optimizer)
         self.step = state.step
@@ -84,6 +96,8 @@ class Trainer:
             Diverged: when a loss or a weight is not finite, so that no such state is ever stored.
         """
         self._check_losses()
+        if self._teaching is not None:
+            self._teaching.flush()
         weights = {name: _copy(parameter) for name, parameter in self.model.named_parameters()}
         for name, weight in weights.items():
             if not torch.isfinite(weight).all():
@@ -169,11 +183,17 @@ class Trainer:
 
     def _gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Leave the gradients of the mean loss of the batch in the parameters, and return that loss."""
-        smoothing = self.trajectory.config.training.label_smoothing
-        logits = predict(self.model, inputs, self.execution)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss = self._loss(predict(self.model, inputs, self.execution), inputs, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _loss(self, logits: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of a batch, or a part of one: on the labels, and on the teachers' answers where there are any."""
+        smoothing = self.trajectory.config.training.label_smoothing
+        task = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if self._teaching is None:
+            return task
+        return self._teaching.mixed(task, logits, self.step, inputs)
 
     def _check_losses(self) -> None:
         """Read the losses since the last check, in one transfer."""
@@ -201,29 +221,6 @@ def _gradient(weight: Tensor) -> Tensor:
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
     return weight.grad
-
-
-def _restore(model: nn.Module, state: State) -> None:
-    """Copy stored weights and buffers into a model.
-
-    Raises:
-        LthError: when the state is of another architecture.
-    """
-    for kind, live, stored in (
-        ("weights", dict(model.named_parameters()), state.weights),
-        ("buffers", dict(model.named_buffers()), state.buffers),
-    ):
-        here, there = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (live, stored))
-        if here != there:
-            differing = sorted(
-                name for name in here.keys() | there.keys() if here.get(name) != there.get(name)
-            )
-            raise LthError(
-                f"the stored state is of another architecture; {kind} differ: {', '.join(differing[:5])}"
-            )
-        with torch.no_grad():
-            for name, tensor in live.items():
-                tensor.copy_(stored[name])
 
 
 def _copy(tensor: Tensor) -> Tensor:

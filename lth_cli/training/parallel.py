@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from lth_cli.config.compose import validate
@@ -40,7 +39,8 @@ from lth_cli.training.evaluate import Metrics, Stopped, predict, summarize, tall
 from lth_cli.training.loop import Diverged, Trainer
 from lth_cli.training.precision import Execution
 from lth_cli.training.ranks import Ranks
-from lth_cli.training.trajectory import Initial, Trajectory
+from lth_cli.training.teaching import Teaching
+from lth_cli.training.trajectory import Distilled, Initial, Trajectory
 
 _COMMAND_SECONDS = 0.2  # of training between two commands
 _MOST_STEPS = 1000
@@ -57,7 +57,9 @@ class _Begin:
     config: dict[str, Any]
     masks: Masks
     first_step: int
+    distilled: Distilled | None
     state: State
+    teachers: list[State]
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,18 @@ class ParallelTrainer(Trainer):
         trajectory: what to train; the same on every rank.
         state: where to go on from; the same on every rank.
         ranks: this process among the others.
+        teaching: its teachers; each rank asks them about its own part.
 
     Raises:
         RanksDiffer: when masks, data, order, augmentation or weights are not the same everywhere.
     """
 
-    def __init__(self, trajectory: Trajectory, state: State, ranks: Ranks) -> None:
+    def __init__(
+        self, trajectory: Trajectory, state: State, ranks: Ranks, teaching: Teaching | None = None
+    ) -> None:
         self._ranks = ranks
         self._part = Part(ranks.rank, ranks.size)
-        super().__init__(trajectory, state, self._part)
+        super().__init__(trajectory, state, self._part, teaching=teaching)
         self._check_alike(state)
         synchronized = trajectory.execution.batch_norm == "synchronized"
         self._normalizations = synchronize(self.model) if synchronized else []
@@ -176,13 +181,11 @@ class ParallelTrainer(Trainer):
 
     def _gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Leave the gradients of the mean loss of the whole batch; returns this part's share of that loss."""
-        smoothing = self.trajectory.config.training.label_smoothing
         count = self.trajectory.batches.examples(self.step)
         start, stop = self._part.bounds(count)
         for layer in self._normalizations:
             layer.counts = start < stop
-        logits = predict(self._parallel, inputs, self.execution)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss = self._loss(predict(self._parallel, inputs, self.execution), inputs, labels)
         share = loss * ((stop - start) / count)
         # DDP takes the mean over the ranks.
         (share * self._ranks.size).backward()  # type: ignore[no-untyped-call]
@@ -244,11 +247,17 @@ def leading(ranks: Ranks, command: Any) -> Iterator[None]:
     ranks.idle = True
 
 
-def begin(trajectory: Trajectory, state: State, ranks: Ranks) -> ParallelTrainer:
+def begin(
+    trajectory: Trajectory, state: State, ranks: Ranks, teaching: Teaching | None = None
+) -> ParallelTrainer:
     """A trainer on rank 0, and its counterparts on all the others. Raises as `ParallelTrainer`, and RankLost."""
     config = trajectory.config.model_dump(mode="json")
-    with leading(ranks, _Begin(config, trajectory.masks, trajectory.first_step, state)):
-        return ParallelTrainer(trajectory, state, ranks)
+    # As a description alone: a teacher's state may hang on a training with all of its data.
+    distilled = trajectory.distilled and Distilled.noted(trajectory.distilled.description)
+    states = [] if teaching is None else teaching.states
+    command = _Begin(config, trajectory.masks, trajectory.first_step, distilled, state, states)
+    with leading(ranks, command):
+        return ParallelTrainer(trajectory, state, ranks, teaching)
 
 
 def end(ranks: Ranks) -> None:
@@ -273,9 +282,16 @@ def follow(ranks: Ranks, prepare: Callable[[Config], tuple[Data, Execution]]) ->
                 config = validate(command.config)
                 data, execution = prepare(config)
                 trajectory = Trajectory(
-                    config, data, execution, Initial(0), command.masks, command.first_step
+                    config,
+                    data,
+                    execution,
+                    Initial(0),
+                    command.masks,
+                    command.first_step,
+                    command.distilled,
                 )
-                trainer = ParallelTrainer(trajectory, command.state, ranks)
+                teaching = Teaching(trajectory, command.teachers) if command.distilled else None
+                trainer = ParallelTrainer(trajectory, command.state, ranks, teaching)
             elif isinstance(command, _Train) and trainer is not None:
                 trainer.train_to(command.to)
             elif isinstance(command, _Evaluate) and trainer is not None:

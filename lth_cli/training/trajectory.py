@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -58,6 +59,102 @@ Start = Initial | FromState | KeptSigns
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """A state whose answers a student learns from, as a network.
+
+    Attributes:
+        of: the state.
+        model: its architecture, the plain section of a config.
+        input_shape: of one example as it sees it, [C, H, W] or [features].
+        scale: by channel of the student's inputs; None where both normalise alike.
+        shift: by channel: the teacher sees scale x input + shift.
+    """
+
+    of: FromState
+    model: Mapping[str, Any]
+    input_shape: tuple[int, ...]
+    scale: tuple[float, ...] | None = None
+    shift: tuple[float, ...] | None = None
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide its answers; the state decides the weights."""
+        affine = {} if self.scale is None else {"scale": list(self.scale), "shift": list(self.shift or ())}
+        return {
+            **self.of.description,
+            "model": dict(self.model),
+            "input_shape": list(self.input_shape),
+            **affine,
+        }
+
+    @classmethod
+    def noted(cls, description: Mapping[str, Any]) -> Teacher:
+        """The teacher of a description; its state is known by identity alone."""
+        scale, shift = (description.get(key) for key in ("scale", "shift"))
+        return cls(
+            FromState(Known(description["trajectory"]), int(description["step"])),
+            description["model"],
+            tuple(description["input_shape"]),
+            None if scale is None else tuple(scale),
+            None if shift is None else tuple(shift),
+        )
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """How a training learns from teachers.
+
+    Attributes:
+        teachers: one at least.
+        loss: a name in `distillation.losses.LOSSES`.
+        temperature: T of it.
+        weight: of the teachers' loss, in steps that distil.
+        task_weight: of the loss on the labels in these steps; 1 in all others.
+        begins: first step that may distil.
+        ends: step from which on none does; None is never.
+        every: from `begins` on, each so manieth step distils.
+        sample: teachers drawn in each step; None takes all.
+        dtype: of the teachers' arithmetic, as in `Execution`.
+        by_example: answers are worked out once for each example, in batches of evaluation, whose rounding differs.
+        cached: answers are kept on disk; changes no number.
+    """
+
+    teachers: tuple[Teacher, ...]
+    loss: str
+    temperature: float
+    weight: float
+    task_weight: float
+    begins: int
+    ends: int | None
+    every: int
+    sample: int | None
+    dtype: str
+    by_example: bool = False
+    cached: bool = False
+
+    def at(self, step: int) -> bool:
+        """Whether the update that leads from `step` to `step + 1` distils."""
+        inside = self.begins <= step and (self.ends is None or step < self.ends)
+        return inside and (step - self.begins) % self.every == 0
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide what it adds to each step."""
+        settings = {
+            name: getattr(self, name)
+            for name in ("loss", "temperature", "weight", "task_weight", "begins", "ends", "every", "sample")
+        }
+        teachers = [teacher.description for teacher in self.teachers]
+        return {**settings, "dtype": self.dtype, "by_example": self.by_example, "teachers": teachers}
+
+    @classmethod
+    def noted(cls, description: Mapping[str, Any]) -> Distilled:
+        """What a description says; the teachers' states are known by identity alone."""
+        teachers = tuple(Teacher.noted(teacher) for teacher in description["teachers"])
+        return cls(**{**description, "teachers": teachers})
+
+
+@dataclass(frozen=True)
 class Trajectory:
     """A training run, up to how far it is advanced.
 
@@ -68,6 +165,7 @@ class Trajectory:
         start: where the weights come from.
         masks: bool tensors by parameter name, True = kept, on the CPU; empty for a dense network.
         first_step: the step counter at the start; schedule, data order and augmentation resume there.
+        distilled: teachers, and how it learns from them; None has the labels alone.
         rate_held_from: step from which the learning rate stays as it is there; None follows the schedule.
         ends_at: step up to which it is meant to be trained; None is the horizon. No part of the identity, as
             the state at a step does not depend on how far training goes on.
@@ -79,6 +177,7 @@ class Trajectory:
     start: Start
     masks: Masks = field(default_factory=dict)
     first_step: int = 0
+    distilled: Distilled | None = None
     rate_held_from: int | None = None
     ends_at: int | None = None
 
@@ -139,6 +238,7 @@ class Trajectory:
             start = {"init_seed": self.start.seed, "signs_of": self.start.of.description}
         else:
             start = self.start.description
+        taught = {} if self.distilled is None else {"distillation": self.distilled.description}
         held = {} if self.rate_held_from is None else {"rate_held_from": self.rate_held_from}
         return {
             "numerics": NUMERICS_VERSION,
@@ -153,6 +253,7 @@ class Trajectory:
             "objective": {
                 "label_smoothing": training.label_smoothing,
                 "gradient_clip": training.gradient_clip,
+                **taught,
             },
             "optimizer": self.config.optimizer.model_dump(mode="json"),
             "schedule": self._schedule[1],

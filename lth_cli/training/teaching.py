@@ -1,0 +1,263 @@
+"""Teachers at work beside a training: which are asked at a step, what they answer, what that adds to the loss."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lth_cli.config import schema
+from lth_cli.config.seeds import derive_seed
+from lth_cli.distillation.losses import LOSSES, average
+from lth_cli.models.build import build
+from lth_cli.store.answers import AnswerStore
+from lth_cli.store.states import State
+from lth_cli.store.trajectories import TrajectoryStore
+from lth_cli.training.evaluate import Stopped, predict
+from lth_cli.training.restore import restore
+
+if TYPE_CHECKING:
+    from lth_cli.training.trajectory import Distilled, Teacher, Trajectory
+
+_STEPS_A_FILE = 256
+
+
+class Teaching:
+    """The teachers of one training.
+
+    Args:
+        trajectory: the student's training; it distils.
+        states: of its teachers, in their order.
+        cache: of answers by step or by example; None asks the teachers in every step.
+    """
+
+    def __init__(
+        self, trajectory: Trajectory, states: Sequence[State], cache: _BySteps | _ByExample | None = None
+    ) -> None:
+        assert trajectory.distilled is not None
+        self.distilled: Distilled = trajectory.distilled
+        self.states = list(states)
+        self._trajectory = trajectory
+        self._cache = cache
+        self._networks: dict[int, nn.Module] = {}
+        self._loss = LOSSES[self.distilled.loss]
+
+    def mixed(self, task: Tensor, logits: Tensor, step: int, inputs: Tensor) -> Tensor:
+        """The loss of a step: that on the labels, and in steps that distil the teachers' beside it.
+
+        Args:
+            task: mean loss on the labels, scalar.
+            logits: of the student, [B, classes].
+            step: the step counter before the update.
+            inputs: of the batch, as the student sees them.
+        """
+        if not self.distilled.at(step):
+            return task
+        answers = self.answers(step, inputs)
+        taught = self._loss(logits, answers, self.distilled.temperature)
+        return self.distilled.task_weight * task + self.distilled.weight * taught
+
+    def answers(self, step: int, inputs: Tensor) -> Tensor:
+        """Mean logits of the teachers of a step for its batch, [B, classes], without gradients."""
+        asked = self.asked(step)
+        if isinstance(self._cache, _ByExample):
+            rows = self._trajectory.batches.positions(step)
+            return average([self._cache.rows(index, rows) for index in asked]).to(inputs.device)
+        found = None if self._cache is None else self._cache.get(step)
+        if found is None:
+            found = average([self._ask(index, inputs) for index in asked])
+            if self._cache is not None:
+                self._cache.put(step, found)
+        return found.to(inputs.device)
+
+    def asked(self, step: int) -> list[int]:
+        """Which teachers answer in a step: all, or some drawn by the seed and the step alone (2211.00683)."""
+        count, some = len(self.distilled.teachers), self.distilled.sample
+        if some is None:
+            return list(range(count))
+        seed = self._trajectory.config.resolved_seeds["augment"]
+        generator = torch.Generator().manual_seed(derive_seed(seed, "teachers", step))
+        return sorted(torch.randperm(count, generator=generator)[:some].tolist())
+
+    def flush(self) -> None:
+        """Write answers that are not on disk yet. Raises WriteFailed."""
+        if isinstance(self._cache, _BySteps):
+            self._cache.flush()
+
+    @torch.no_grad()
+    def _ask(self, index: int, inputs: Tensor) -> Tensor:
+        if index not in self._networks:
+            teacher = self.distilled.teachers[index]
+            self._networks[index] = _network(teacher, self.states[index], self._trajectory)
+        teacher = self.distilled.teachers[index]
+        execution = dataclasses.replace(self._trajectory.execution, dtype=self.distilled.dtype)
+        return predict(self._networks[index], converted(inputs, teacher), execution)
+
+
+def make_teaching(
+    trajectory: Trajectory,
+    states: Sequence[State],
+    store: TrajectoryStore,
+    uses: Callable[[str], None],
+    should_stop: Callable[[], bool],
+) -> Teaching:
+    """The teachers of a training with the answers that the store has of them; those by example are worked out now.
+
+    Args:
+        trajectory: the student's training; it distils.
+        states: of its teachers, in their order.
+        store: where answers are kept.
+        uses: told what is kept there before it is looked for.
+        should_stop: asked before each batch.
+
+    Raises:
+        Stopped: `should_stop` was true.
+        WriteFailed: answers cannot be written.
+    """
+    distilled = trajectory.distilled
+    assert distilled is not None
+    if distilled.by_example:
+        tables = [
+            _table(trajectory, teacher, state, store, uses, should_stop)
+            for teacher, state in zip(distilled.teachers, states, strict=True)
+        ]
+        return Teaching(trajectory, states, _ByExample(tables))
+    if not distilled.cached:
+        return Teaching(trajectory, states)
+    description = trajectory.description
+    kept = AnswerStore(
+        store,
+        {
+            "answers": "by step",
+            "teachers": [teacher.description for teacher in distilled.teachers],
+            "sample": distilled.sample,
+            **_circumstances(trajectory),
+            "batches": description["batches"],
+        },
+    )
+    uses(kept.identity)
+    return Teaching(trajectory, states, _BySteps(kept))
+
+
+def converted(inputs: Tensor, teacher: Teacher) -> Tensor:
+    """Inputs of the student as a teacher sees them: its channels, normalisation and size.
+
+    Args:
+        inputs: [B, C, H, W] or [B, ...].
+        teacher: images of one channel are repeated for a teacher of more; other sizes are scaled, bilinear.
+    """
+    if teacher.scale is not None and teacher.shift is not None:
+        shape = (-1,) + (1,) * (inputs.ndim - 2)
+        scale, shift = (inputs.new_tensor(values).view(shape) for values in (teacher.scale, teacher.shift))
+        inputs = inputs * scale + shift  # repeats a single channel where there are several values
+    if inputs.ndim == 4 and inputs.shape[1] != teacher.input_shape[0]:
+        inputs = inputs.expand(-1, teacher.input_shape[0], -1, -1)
+    if tuple(inputs.shape[2:]) != tuple(teacher.input_shape[1:]):
+        inputs = functional.interpolate(
+            inputs, size=tuple(teacher.input_shape[1:]), mode="bilinear", antialias=True
+        )
+    return inputs
+
+
+class _ByExample:
+    """Answers of each teacher for each training example."""
+
+    def __init__(self, tables: Sequence[Tensor]) -> None:
+        self._tables = tables
+
+    def rows(self, teacher: int, positions: Tensor) -> Tensor:
+        """Logits [B, classes] of one teacher for examples by position [B]."""
+        return self._tables[teacher].index_select(0, positions)
+
+
+class _BySteps:
+    """Mean answers for each step, in files of so many steps."""
+
+    def __init__(self, store: AnswerStore) -> None:
+        self._store = store
+        self._chunk = -1
+        self._answers: dict[str, Tensor] = {}
+        self._new = False
+
+    def get(self, step: int) -> Tensor | None:
+        """Logits [B, classes], where they are kept."""
+        self._open(step)
+        return self._answers.get(str(step))
+
+    def put(self, step: int, answers: Tensor) -> None:
+        """Keep logits [B, classes] until the next `flush` or the next file."""
+        self._open(step)
+        self._answers[str(step)], self._new = answers, True
+
+    def flush(self) -> None:
+        """Write what is not on disk yet. Raises WriteFailed."""
+        if self._new:
+            self._store.save(_part(self._chunk), self._answers)
+            self._new = False
+
+    def _open(self, step: int) -> None:
+        chunk = step // _STEPS_A_FILE
+        if chunk != self._chunk:
+            self.flush()
+            self._chunk, self._answers = chunk, self._store.load(_part(chunk))
+
+
+def _part(chunk: int) -> str:
+    return f"answers_{chunk * _STEPS_A_FILE:08d}"
+
+
+def _table(
+    trajectory: Trajectory,
+    teacher: Teacher,
+    state: State,
+    store: TrajectoryStore,
+    uses: Callable[[str], None],
+    should_stop: Callable[[], bool],
+) -> Tensor:
+    """Logits [N, classes] of a teacher for all training examples: read, or worked out and kept."""
+    kept = AnswerStore(
+        store, {"answers": "by example", "teacher": teacher.description, **_circumstances(trajectory)}
+    )
+    uses(kept.identity)
+    found = kept.load("answers").get("answers")
+    if found is None:
+        found = _answer_all(trajectory, _network(teacher, state, trajectory), teacher, should_stop)
+        kept.save("answers", {"answers": found})
+    return found
+
+
+@torch.no_grad()
+def _answer_all(
+    trajectory: Trajectory, network: nn.Module, teacher: Teacher, should_stop: Callable[[], bool]
+) -> Tensor:
+    assert trajectory.distilled is not None
+    execution = dataclasses.replace(trajectory.execution, dtype=trajectory.distilled.dtype)
+    execution.activate()
+    parts = []
+    for inputs, _ in trajectory.data.evaluation("train"):
+        if should_stop():
+            raise Stopped
+        parts.append(predict(network, converted(inputs, teacher), execution).cpu())
+    return torch.cat(parts)
+
+
+def _circumstances(trajectory: Trajectory) -> dict[str, Any]:
+    """What else decides an answer: the examples and the arithmetic."""
+    assert trajectory.distilled is not None
+    return {
+        "data": trajectory.data.identity,
+        "evaluation_batch": trajectory.config.evaluation.batch_size,
+        "execution": {**trajectory.execution.identity, "dtype": trajectory.distilled.dtype},
+    }
+
+
+def _network(teacher: Teacher, state: State, trajectory: Trajectory) -> nn.Module:
+    """The teacher in evaluation mode on the student's device."""
+    config = schema.Model.model_validate(dict(teacher.model))
+    network = build(config, teacher.input_shape, trajectory.data.classes, init_seed=0)
+    restore(network, state)
+    return trajectory.execution.place(network).eval().requires_grad_(False)
