@@ -52,8 +52,10 @@ def _gc(
 
 
 def _line(garbage: Garbage) -> str:
-    """One trajectory: how much of it goes, and what it trains."""
+    """One trajectory: how much of it goes, and what it trains; or answers of teachers."""
     told = garbage.description or {}
+    if "answers" in told:
+        return f"{garbage.identity[:12]}  {_bytes(garbage.size):>9}  answers of teachers, {told['answers']}"
     names = [
         str(told.get(part, {}).get("_target_", "")).rpartition(".")[2] for part in ("model", "optimizer")
     ]

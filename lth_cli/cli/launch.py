@@ -25,7 +25,7 @@ from lth_cli.experiments.session import Task, find_existing, open_session
 from lth_cli.report import show
 from lth_cli.store.runs import Run
 
-TASKS: dict[str, Callable[[Config], Task]] = {"train": imp.train_task, "prune": imp.prune_task}
+TASKS: dict[str, Callable[[Config, Run | None], Task]] = {"train": imp.train_task, "prune": imp.prune_task}
 # Keys that a command does not use; naming one is a misunderstanding worth stopping for.
 _UNUSED = {
     "train": ("pruning", "rewind", "controls", "control", "rounds"),
@@ -107,7 +107,7 @@ def run_point(kind: str, config: Config, name: str, source: Run | None, signals:
     if existing is not None:
         # Another number of threads would give other bytes: what the run began with is used to its end.
         config = config.model_copy(update={key: existing.config[key] for key in ("device", "threads")})
-    task = make_task(kind, config, source)
+    task = make_task(kind, config, source, existing)
     with (
         make_observer(task.trainings, name, quiet) as observer,
         open_session(task, name, observer, signals.stop) as session,
@@ -118,9 +118,16 @@ def run_point(kind: str, config: Config, name: str, source: Run | None, signals:
     return session.run
 
 
-def make_task(kind: str, config: Config, source: Run | None) -> Task:
-    """What a command does with a config, checked. Raises RequestError when it does not fit its data or model."""
-    return TASKS[kind](config) if source is None else rewind_task(config, source)
+def make_task(kind: str, config: Config, source: Run | None, run: Run | None = None) -> Task:
+    """What a command does with a config, checked. Raises RequestError when it does not fit its data or model.
+
+    Args:
+        kind: the command.
+        config: validated.
+        source: the run whose masks are retrained.
+        run: the one that is gone on with.
+    """
+    return TASKS[kind](config, run) if source is None else rewind_task(config, source, run)
 
 
 def make_points(

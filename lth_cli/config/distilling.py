@@ -22,8 +22,8 @@ class Distillation(Section):
     teachers: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list,
         description="Any of RUN:ROUND@STEP; latest, best (of the finished runs on the same data set); sweep:NAME, "
-        "sweep:NAME/latest, sweep:NAME/best; FILE.safetensors or FILE.pt; torchvision:NAME or torchvision:NAME/WEIGHTS; for the "
-        "rounds of a run dense (its dense network) and previous (the round before).",
+        "sweep:NAME/latest, sweep:NAME/best; FILE.safetensors or FILE.pt; torchvision:NAME or "
+        "torchvision:NAME/WEIGHTS; for the rounds of a run dense (its dense network) and previous (the round before).",
     )
     loss: Literal["kl", "mse", "cross_entropy"] = Field(
         "kl",
@@ -52,7 +52,8 @@ class Distillation(Section):
         None, description="Architecture of teachers from weight files; null is that of the student."
     )
     same_classes: bool = Field(
-        False, description="Your word that teachers from another data set know the same classes in the same order."
+        False,
+        description="Your word that teachers from another data set know the same classes in the same order.",
     )
     trust: bool = Field(False, description="Let stored configs of teachers name code from outside lth.")
 

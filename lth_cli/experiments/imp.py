@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lth_cli.config import schema
+from lth_cli.config.distilling import RELATIVE
+from lth_cli.config.errors import ConfigError
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.steps import parse_rounds
 from lth_cli.experiments.plan import Plan, make_plan
 from lth_cli.experiments.session import Session, Task
+from lth_cli.experiments.teachers import keep_teachers, with_teachers
 from lth_cli.pruning.controls import control_masks
 from lth_cli.pruning.mask import Masks, everything
 from lth_cli.pruning.round import finished, next_masks
+from lth_cli.store.runs import Run
 from lth_cli.training.trajectory import FromState, Initial, KeptSigns, Start, Trajectory
 
 
-def train_task(config: schema.Config) -> Task:
-    """Train one dense network."""
-    return Task("train", make_plan(config), train, trainings=1)
+def train_task(config: schema.Config, run: Run | None = None) -> Task:
+    """Train one dense network; `run` is the one that is gone on with."""
+    relative = [name for name in config.distillation.teachers if name in RELATIVE]
+    if relative:
+        raise ConfigError(
+            (
+                "distillation.teachers",
+                f"{relative[0]} is for the rounds of lth prune and lth rewind; name a run",
+            )
+        )
+    return Task("train", with_teachers(make_plan(config), run), train, trainings=1)
 
 
-def prune_task(config: schema.Config) -> Task:
-    """Find a ticket. A target density may end it before all of its trainings."""
+def prune_task(config: schema.Config, run: Run | None = None) -> Task:
+    """Find a ticket. A target density may end it before all of its trainings; `run` is the one that is gone on with."""
     controlled = [n for n in parse_rounds(config.controls.rounds, config.pruning.rounds) if n > 0]
     trainings = 1 + config.pruning.rounds + len(config.controls.kinds) * len(controlled)
-    return Task("prune", make_plan(config), prune, trainings)
+    return Task("prune", with_teachers(make_plan(config), run), prune, trainings)
 
 
 def train(session: Session) -> None:
     """Train the dense network: a run of one round."""
+    keep_teachers(session.plan, session.run, session.engine)
     train_dense(session)
 
 
@@ -41,12 +54,14 @@ class Ticket:
         number: of the round, from 1.
         masks: True = kept.
         start: where its weights come from.
+        networks: the dense one and that of the round before, trained.
         trajectory: its training.
     """
 
     number: int
     masks: Masks
     start: FromState
+    networks: Mapping[str, FromState]
     trajectory: Trajectory
 
 
@@ -54,6 +69,7 @@ def prune(session: Session) -> None:
     """Train, prune, rewind, until the rounds are done or the density is reached; then train the controls."""
     plan = session.plan
     config = plan.config
+    keep_teachers(plan, session.run, session.engine)
     train_dense(session, plan.rewind_to, plan.scored_at(plan.dense))
     for ticket in tickets(session):
         keep = (plan.scored_at(ticket.trajectory),)
@@ -65,7 +81,16 @@ def prune(session: Session) -> None:
     for ticket in tickets(session):
         for kind in config.controls.kinds if ticket.number in controlled else ():
             control = schema.CONTROLS[kind]
-            train_control(session, control, ticket.number, ticket.masks, ticket.start, dense, branch=kind)
+            train_control(
+                session,
+                control,
+                ticket.number,
+                ticket.masks,
+                ticket.start,
+                dense,
+                branch=kind,
+                networks=ticket.networks,
+            )
 
 
 def tickets(session: Session) -> Iterator[Ticket]:
@@ -89,9 +114,11 @@ def tickets(session: Session) -> Iterator[Ticket]:
             seed=config.resolved_seeds["mask"],
         )
         del scored
-        start = rewound(plan, FromState(plan.dense, plan.rewind_to), FromState(trajectory, trajectory.end))
-        trajectory = plan.retraining(masks, start)
-        yield Ticket(number, masks, start, trajectory)
+        before = FromState(trajectory, trajectory.end)
+        start = rewound(plan, FromState(plan.dense, plan.rewind_to), before)
+        networks = {"dense": FromState(plan.dense, plan.dense.end), "previous": before}
+        trajectory = plan.retraining(masks, start, networks)
+        yield Ticket(number, masks, start, networks, trajectory)
 
 
 def train_dense(session: Session, *keep: int) -> None:
@@ -118,6 +145,7 @@ def train_control(
     *,
     branch: str | None = None,
     nested: bool = True,
+    networks: Mapping[str, FromState] | None = None,
 ) -> None:
     """Train a round with the masks and start that a control chooses; `schema.Control()` is the ticket itself.
 
@@ -130,6 +158,7 @@ def train_control(
         dense: the trained dense state, for inverted scores.
         branch: kind of control beside the run's own rounds; None trains the round itself.
         nested: whether the masks of the ticket are nested.
+        networks: what the teachers `dense` and `previous` stand for.
     """
     plan = session.plan
     seeds = plan.config.resolved_seeds
@@ -147,5 +176,5 @@ def train_control(
         "reinit": Initial(drawn),
         "keep_signs": KeptSigns(start, drawn),
     }
-    trajectory = plan.retraining(chosen, starts[control.start])
+    trajectory = plan.retraining(chosen, starts[control.start], networks)
     session.train_round(number, trajectory, chosen, branch, nested=nested and control.mask == "ticket")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,25 @@ from lth_cli.pruning.scores import locate_score
 from lth_cli.pruning.select import fraction_of, select_prunable
 from lth_cli.store.files import canonical
 from lth_cli.training import optimizers, precision
-from lth_cli.training.trajectory import FromState, Start, Trajectory, dense
+from lth_cli.training.engine import Engine
+from lth_cli.training.trajectory import Distilled, FromState, Start, Teacher, Trajectory, dense
+
+
+@dataclass(frozen=True)
+class NamedTeacher:
+    """A teacher that is the same for all rounds.
+
+    Attributes:
+        name: as it was asked for, which may stand for several.
+        label: which it is.
+        teacher: itself.
+        provide: lets the store of an engine have its state, or what that is trained from.
+    """
+
+    name: str
+    label: str
+    teacher: Teacher
+    provide: Callable[[Engine], None]
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,7 @@ class Plan:
         keep: further steps of the dense training whose states a run keeps.
         first_step: step counter at the start of a retraining.
         end: step counter at the end of a retraining.
+        teachers: those that are the same for all rounds; None until `teachers.with_teachers` has found them.
     """
 
     config: schema.Config
@@ -48,6 +69,7 @@ class Plan:
     keep: tuple[int, ...]
     first_step: int
     end: int
+    teachers: tuple[NamedTeacher, ...] | None = None
 
     @property
     def prunable_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -64,23 +86,63 @@ class Plan:
         at = self.config.pruning.at
         return trajectory.end if at is None else at.steps(self.dense.steps_per_epoch)
 
-    def retraining(self, masks: Masks, start: Start) -> Trajectory:
+    def retraining(
+        self, masks: Masks, start: Start, networks: Mapping[str, FromState] | None = None
+    ) -> Trajectory:
         """The training of a round: this config's, with masks, as long and at the rates that `rewind` says.
 
         Args:
             masks: True = kept.
             start: where its weights come from.
+            networks: what the teachers `dense` and `previous` stand for in this round.
         """
         pruned = not all(bool(mask.all()) for mask in masks.values())
         fine_tune = self.config.rewind.technique == "fine_tune"
-        return dataclasses.replace(
+        trajectory = dataclasses.replace(
             self.dense,
             start=start,
             masks=masks if pruned else {},
             first_step=self.first_step,
+            distilled=None,
             rate_held_from=self.dense.horizon - 1 if fine_tune else None,
             ends_at=self.end,
         )
+        return self.distilled(trajectory, networks or {})
+
+    def distilled(self, trajectory: Trajectory, networks: Mapping[str, FromState]) -> Trajectory:
+        """A training with the teachers of this config; without any it is left as it is.
+
+        Args:
+            trajectory: without teachers.
+            networks: what the teachers `dense` and `previous` stand for, where they stand for anything.
+        """
+        section = self.config.distillation
+        teachers: list[Teacher] = []
+        for name in section.teachers:
+            if name in networks:
+                model = self.config.model.model_dump(mode="json")
+                teachers.append(Teacher(networks[name], model, self.dense.data.input_shape))
+            else:
+                teachers += [found.teacher for found in self.teachers or () if found.name == name]
+        if not teachers:
+            return trajectory
+        first, steps = trajectory.first_step, trajectory.end - trajectory.first_step
+        augmented = trajectory.data.augmented
+        distilled = Distilled(
+            tuple(teachers),
+            section.loss,
+            section.temperature,
+            section.weight,
+            section.task_weight,
+            begins=first + math.ceil(section.start * steps),
+            ends=None if section.end == 1.0 else first + math.ceil(section.end * steps),
+            every=section.every,
+            sample=None if section.sample is None or section.sample >= len(teachers) else section.sample,
+            dtype=trajectory.execution.dtype if section.precision == "same" else section.precision,
+            by_example=section.cache and not augmented,
+            cached=section.cache and augmented,
+        )
+        return dataclasses.replace(trajectory, distilled=distilled)
 
 
 def make_plan(config: schema.Config) -> Plan:
@@ -90,8 +152,6 @@ def make_plan(config: schema.Config) -> Plan:
         ConfigError: naming the config path of whatever does not fit.
     """
     check_processes(config)
-    if config.distillation.teachers:
-        raise ConfigError(("distillation.teachers", "this release trains without teachers; accepted: []"))
     place = torchrun.launched()
     execution = precision.resolve(config, local_processes=place.local_size if place else None)
     shared = execution.processes > 1  # each process has a device of its own

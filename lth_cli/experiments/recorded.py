@@ -20,7 +20,7 @@ from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, find_run
 from lth_cli.store.states import State
 from lth_cli.training.engine import Engine
-from lth_cli.training.trajectory import FromState, Initial, KeptSigns, Known, Start, Trajectory
+from lth_cli.training.trajectory import Distilled, FromState, Initial, KeptSigns, Known, Start, Trajectory
 
 
 class Here(Protocol):
@@ -170,10 +170,11 @@ def _number(run: Run, reference: Reference) -> int:
         raise RequestError(f"{run.name} has no finished round{what} yet")
     if reference.round == "last":
         return finished[-1].number
-    return max(finished, key=lambda round_: (_accuracy(round_), -round_.number)).number
+    return max(finished, key=lambda round_: (accuracy(round_), -round_.number)).number
 
 
-def _accuracy(round_: Round) -> float:
+def accuracy(round_: Round) -> float:
+    """Validation accuracy at the end of a finished round, or test accuracy where nothing is held out."""
     metrics = round_.summary["metrics"]
     return float((metrics.get("val") or metrics.get("test") or {"accuracy": 0.0})["accuracy"])
 
@@ -200,11 +201,18 @@ def _trajectory(plan: Plan, round_: Round, masks: Masks) -> Trajectory | Known:
         start=_start(description["start"]),
         masks=masks if description["mask"] is not None else {},
         first_step=int(summary["start_step"]),
+        distilled=noted_teachers(description),
         rate_held_from=description.get("rate_held_from"),
         ends_at=int(summary["end_step"]),
     )
     same = rebuilt.identity == summary["trajectory"]
     return rebuilt if same else Known(str(summary["trajectory"]))
+
+
+def noted_teachers(description: Mapping[str, Any]) -> Distilled | None:
+    """How a training learned from teachers, from its description; None where it did not."""
+    noted = description["objective"].get("distillation")
+    return None if noted is None else Distilled.noted(noted)
 
 
 def _start(noted: Mapping[str, Any]) -> Start:

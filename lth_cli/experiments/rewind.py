@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from lth_cli.config.steps import parse_rounds
 from lth_cli.config.values import MOST_ROUNDS
 from lth_cli.experiments.imp import rewound, train_control, train_dense
 from lth_cli.experiments.plan import Plan, make_plan
+from lth_cli.experiments.recorded import noted_teachers
 from lth_cli.experiments.session import Session, Task
+from lth_cli.experiments.teachers import keep_teachers, with_teachers
 from lth_cli.pruning.mask import Masks
 from lth_cli.store.files import Damaged
 from lth_cli.store.rounds import Round
@@ -33,6 +36,7 @@ class Source:
         rewind_to: step of it that `rewind.to` names, in its own epochs.
         keep: further steps of it that the run keeps.
         scored_at: step of it whose weights were scored first.
+        dense_end: step at which it ends.
         shapes: of its model's parameters, by name.
         masks: by round number.
     """
@@ -43,6 +47,7 @@ class Source:
     rewind_to: int
     keep: tuple[int, ...]
     scored_at: int
+    dense_end: int
     shapes: dict[str, tuple[int, ...]]
     masks: dict[int, Masks]
 
@@ -58,24 +63,26 @@ class Source:
         }
 
 
-def rewind_task(config: schema.Config, run: Run) -> Task:
+def rewind_task(config: schema.Config, run: Run, own: Run | None = None) -> Task:
     """Check everything that can be checked before any work.
 
     Args:
         config: that of the run with what the person overrode.
         run: whose masks are retrained.
+        own: the run that is gone on with.
 
     Raises:
         RequestError: rounds that are not there, a run of another architecture, a point beyond the horizon,
             weights that can neither be read nor trained again.
     """
-    plan = make_plan(config)
+    plan = with_teachers(make_plan(config), own, run)
     numbers = _rounds(run, config.rounds)
     source = _open_source(run, plan, numbers)
+    networks = {number: _networks(source, plan, number) for number in numbers if number > 0}
     starts = {number: _start(source, plan, number) for number in numbers if number > 0}
     _check_fit(source, plan)
     _check_dense(source, plan, any(numbers))
-    program = functools.partial(_retrain, source=source, numbers=numbers, starts=starts)
+    program = functools.partial(_retrain, source=source, numbers=numbers, starts=starts, networks=networks)
     return Task("rewind", plan, program, len(numbers), source.note)
 
 
@@ -123,12 +130,19 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
         ours = make_plan(stored.model_copy(update=machine))
     first = run.round(0)
     recorded = note.get("dense") or (first.summary["trajectory"] if first.finished else None)
-    same = recorded in (None, ours.dense.identity)
-    dense = ours.dense if same else Known(str(recorded))
+    # Of what the source notes; its own teachers are none of ours.
+    noted = first.summary["description"] if first.finished else None
+    repeated = dataclasses.replace(ours.dense, distilled=None if noted is None else noted_teachers(noted))
+    dense = next(
+        (training for training in (ours.dense, repeated) if recorded in (None, training.identity)),
+        Known(str(recorded)),
+    )
     masks = {number: plan.ordered(run.round(number).masks()) for number in numbers if number > 0}
     keep = tuple(step for step in ours.keep if step >= ours.dense.first_step)
     scored_at = ours.scored_at(ours.dense)
-    return Source(run, ours.config, dense, ours.rewind_to, keep, scored_at, ours.shapes, masks)
+    return Source(
+        run, ours.config, dense, ours.rewind_to, keep, scored_at, ours.dense.end, ours.shapes, masks
+    )
 
 
 def _check_fit(source: Source, plan: Plan) -> None:
@@ -164,15 +178,26 @@ def _start(source: Source, plan: Plan, number: int) -> FromState:
     dense = FromState(source.dense, source.rewind_to)
     if plan.config.rewind.technique == "weights":
         return dense
+    wish = f"rewind.technique={plan.config.rewind.technique} starts round {number} from"
+    return rewound(plan, dense, _before(source, number, wish))
+
+
+def _before(source: Source, number: int, wish: str) -> FromState:
+    """The end of the source's round before. Raises RequestError, which tells of the wish for it."""
     before = source.run.round(number - 1)
     if not before.finished or before.summary["end_step"] not in before.checkpoints():
-        raise RequestError(
-            f"rewind.technique={plan.config.rewind.technique} starts round {number} from the end of round "
-            f"{number - 1}, which {source.run.name} does not have"
-        )
-    return rewound(
-        plan, dense, FromState(Known(before.summary["trajectory"]), int(before.summary["end_step"]))
-    )
+        raise RequestError(f"{wish} the end of round {number - 1}, which {source.run.name} does not have")
+    return FromState(Known(before.summary["trajectory"]), int(before.summary["end_step"]))
+
+
+def _networks(source: Source, plan: Plan, number: int) -> dict[str, FromState]:
+    """What the teachers `dense` and `previous` of a round stand for: networks of the source, trained."""
+    names, found = plan.config.distillation.teachers, {}
+    if "dense" in names:
+        found["dense"] = FromState(source.dense, source.dense_end)
+    if "previous" in names:
+        found["previous"] = _before(source, number, f"the teacher previous of round {number} is")
+    return found
 
 
 def _dense_steps(source: Source, plan: Plan) -> list[int]:
@@ -182,6 +207,7 @@ def _dense_steps(source: Source, plan: Plan) -> list[int]:
     return [
         *([source.rewind_to] if weights else []),
         *([source.scored_at] if control.mask == "inverted" else []),
+        *([source.dense_end] if "dense" in plan.config.distillation.teachers else []),
     ]
 
 
@@ -207,10 +233,19 @@ def _kept_states(source: Source, identities: set[str]) -> list[tuple[int, Any, R
     return found
 
 
-def _retrain(session: Session, *, source: Source, numbers: list[int], starts: dict[int, FromState]) -> None:
+def _retrain(
+    session: Session,
+    *,
+    source: Source,
+    numbers: list[int],
+    starts: dict[int, FromState],
+    networks: dict[int, dict[str, FromState]],
+) -> None:
     """Train the rounds, after what they start from."""
     plan = session.plan
-    _adopt(session, source, starts)
+    needed = [*starts.values(), *(state for found in networks.values() for state in found.values())]
+    _adopt(session, source, needed)
+    keep_teachers(plan, session.run, session.engine)
     steps = _dense_steps(source, plan) if source.masks else []
     if steps and isinstance(source.dense, Trajectory):
         session.train_origin(source.dense, *steps, *(source.keep if source.rewind_to in steps else ()))
@@ -225,13 +260,14 @@ def _retrain(session: Session, *, source: Source, numbers: list[int], starts: di
                 source.masks[number],
                 starts[number],
                 FromState(source.dense, source.scored_at),
+                networks=networks[number],
                 nested=bool(source.run.round(number).summary.get("nested", True)),
             )
 
 
-def _adopt(session: Session, source: Source, starts: dict[int, FromState]) -> None:
+def _adopt(session: Session, source: Source, needed: list[FromState]) -> None:
     """Let the shared store have the states of the source that are needed, should they come from elsewhere."""
-    wanted: set[str] = {start.parent.identity for start in starts.values()} | {source.dense.identity}
+    wanted: set[str] = {state.parent.identity for state in needed} | {source.dense.identity}
     origin = source.dense.origin if isinstance(source.dense, Trajectory) else None
     if origin is not None:
         wanted.add(origin.parent.identity)

@@ -282,6 +282,8 @@ def open_session(
         RequestError: when another process works on the run, or the folder cannot be written.
     """
     config = task.plan.config.model_copy(update={"name": name})
+    # Found by `teachers.with_teachers`; without it they would be left out in silence.
+    assert task.plan.teachers is not None or not config.distillation.teachers
     source = None if task.source is None else str(task.source["id"])
     run = find_existing(config, task.kind, name, source) or _create(config, task, name)
     with run.lock().acquire(), workforce() as make_trainer:

@@ -14,6 +14,7 @@ _TRUSTED = {
     "dataset": ("lth_cli.data.",),
     "optimizer": ("torch.optim.",),
     "schedule": ("lth_cli.training.schedules.",),
+    "distillation.model": ("lth_cli.models.", "torchvision.models."),
 }
 
 

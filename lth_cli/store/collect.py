@@ -138,6 +138,7 @@ def _kept(runs_dir: Path) -> set[tuple[str, int]]:
 
 def _rounds(run: Run) -> Iterator[Round]:
     yield from run.origins()
+    yield from run.teachers()
     for branch in (None, *run.branches()):
         yield from run.rounds(branch)
 

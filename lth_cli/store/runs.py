@@ -185,6 +185,14 @@ class Run:
         """The trainings that the rounds start from and that are no rounds themselves, oldest first."""
         return Round.all_within(self.path / "origin")
 
+    def teacher(self, number: int) -> Round:
+        """The folder that keeps the state of teacher `number`."""
+        return Round.within(self.path / "teachers", number)
+
+    def teachers(self) -> list[Round]:
+        """The folders of the teachers of all rounds."""
+        return Round.all_within(self.path / "teachers")
+
     def uses(self) -> list[str]:
         """Identities of the trajectories that the run worked with and has not finished with."""
         path = self.path / USES

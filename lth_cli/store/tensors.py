@@ -6,9 +6,10 @@ release; read through the library, whose parser checks every offset before it is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,28 +85,34 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         meta = _header(path, file)
         file.seek(0)
         content = file.read()
-    try:
+    with _parsing(path):
         tensors = safetensors.torch.load(content)
-        del content  # the tensors are copies: a state need not lie in memory twice while it is hashed
-        found = _content(tensors, {key: _bytes_of(tensor) for key, tensor in tensors.items()}, meta)
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise Damaged(path, f"not a safetensors file of lth ({error})") from error
-    if found != meta.get("content"):
-        raise Damaged(path, "its content does not match its checksum")
-    _check_kind(path, meta, kind)
-    return tensors, meta
+    del content  # the tensors are copies: a state need not lie in memory twice while it is hashed
+    return _verified(path, kind, tensors, meta)
 
 
 def map_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """As `read_tensors`, but the tensors are views of the file, which must not change: read only, paged in as needed."""
+    """As `read_tensors`, but the tensors are views of the file: read only, and paged in as they are used."""
     with reading(path), path.open("rb") as file:
         meta = _header(path, file)
+    with _parsing(path), safetensors.safe_open(path, framework="pt") as opened:
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
+    return _verified(path, kind, tensors, meta)
+
+
+@contextlib.contextmanager
+def _parsing(path: Path) -> Iterator[None]:
     try:
-        with safetensors.safe_open(path, framework="pt") as opened:
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - no mapping
-        found = _content(tensors, {key: _bytes_of(tensor) for key, tensor in tensors.items()}, meta)
+        yield
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise Damaged(path, f"not a safetensors file of lth ({error})") from error
+
+
+def _verified(
+    path: Path, kind: str, tensors: dict[str, Tensor], meta: dict[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with _parsing(path):
+        found = _content(tensors, {key: _bytes_of(tensor) for key, tensor in tensors.items()}, meta)
     if found != meta.get("content"):
         raise Damaged(path, "its content does not match its checksum")
     _check_kind(path, meta, kind)

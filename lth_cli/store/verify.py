@@ -37,7 +37,7 @@ def verify_run(run: Run) -> list[Fault]:
 
     Checksums of the config, the results of a finished run, masks, metrics and checkpoints; mask shapes and
     densities as recorded; masks nested from round to round; pruned weights exactly zero; start states equal
-    to mask x the state they were started from, where the run has that state. Checksums of finished analyses.
+    to mask x the state they were started from, where the run has that state. Checksums of finished analyses and of teachers.
     """
     faults = list(_run_files(run))
     stored = _stored_states(run)
@@ -46,6 +46,8 @@ def verify_run(run: Run) -> list[Fault]:
             faults += _verify_round(origin, stored)[1]
         elif _all_done(run):
             faults.append(Fault(origin.summary_path, "missing"))
+    for teacher in run.teachers():
+        faults += _verify_teacher(teacher)
     for branch in (None, *run.branches()):
         faults += _results(run, branch)
         before: Masks | None = None
@@ -184,6 +186,25 @@ def _verify_round(round_: Round, stored: _Stored) -> tuple[Masks | None, list[Fa
             origin = (str(start.get("trajectory")), start.get("step"))
             faults += _started(path, state, masks, stored.get(origin))
     return masks, faults
+
+
+def _verify_teacher(teacher: Round) -> Iterator[Fault]:
+    """The one state of a teacher; one without a summary is found again when the run is gone on with."""
+    if not teacher.finished:
+        return
+    try:
+        summary = teacher.summary
+    except LthError as error:
+        yield _fault(teacher.summary_path, error)
+        return
+    yield from _checksums(teacher.folder, summary.get("files"), teacher.summary_path)
+    for step, path in teacher.checkpoints().items():
+        try:
+            teacher.checkpoint(step)
+            if read_header(path).trajectory != summary.get("trajectory"):
+                yield Fault(path, "it is of another trajectory than the summary says")
+        except LthError as error:
+            yield _fault(path, error)
 
 
 def _checksums(folder: Path, files: Any, record: Path) -> Iterator[Fault]:
