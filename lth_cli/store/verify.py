@@ -37,7 +37,8 @@ def verify_run(run: Run) -> list[Fault]:
 
     Checksums of the config, the results of a finished run, masks, metrics and checkpoints; mask shapes and
     densities as recorded; masks nested from round to round; pruned weights exactly zero; start states equal
-    to mask x the state they were started from, where the run has that state. Checksums of finished analyses and of teachers.
+    to mask x the state they were started from, where the run has that state. Checksums of finished
+    analyses and of teachers.
     """
     faults = list(_run_files(run))
     stored = _stored_states(run)
