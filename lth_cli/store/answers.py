@@ -54,6 +54,8 @@ class AnswerStore:
 
     def save(self, part: str, tensors: Mapping[str, Tensor]) -> None:
         """Write a part, in the place of what was there. Raises WriteFailed."""
-        self._store.describe(self.identity, self._description)
         path = self._store.folder(self.identity) / f"{part}.safetensors"
-        write_tensors(path, _KIND, tensors, {"of": self.identity, "part": part})
+        with self._store.lock(self.identity).acquire(wait=True):
+            self._store.clear_leftovers(self.identity)  # of a writer that was killed
+            self._store.describe(self.identity, self._description)
+            write_tensors(path, _KIND, tensors, {"of": self.identity, "part": part})

@@ -126,6 +126,25 @@ def folder(tmp_path_factory, lth_in) -> Path:
     return folder / "runs"
 
 
+def test_teachers_of_two_processes(folder):
+    """Each asks them about its own part; they come to the other process with the first command."""
+    kd = (
+        "distillation=kd",
+        "distillation.teachers=[one:0,dense]",
+        "distillation.sample=1",
+        "distillation.every=2",
+    )
+    short = ("pruning.rounds=1", "training.length=4ep")
+    for name, count in (("student", ()), ("students", (TWO,))):
+        lth(folder.parent, "prune", "-q", *DIGITS, *UNEVEN, *kd, *short, *count, f"name={name}")
+    for left, right in zip(scores(folder / "student"), scores(folder / "students"), strict=True):
+        assert left == pytest.approx(right, rel=1e-5)
+    summary = Run.open(folder / "students").round(1).summary
+    assert len(summary["description"]["objective"]["distillation"]["teachers"]) == 2
+    refused = lth(folder.parent, "prune", *DIGITS, TWO, *kd[:2], "distillation.cache=true", code=2)
+    assert "not with distributed.processes above 1" in refused
+
+
 def test_two_processes_train_what_one_does(folder):
     for number in range(4):
         one, two = folder / "one" / f"round_{number:02}", folder / "two" / f"round_{number:02}"

@@ -89,6 +89,19 @@ REWIND = Command(
     ),
     before=(PRUNE,),
 )
+DISTIL = Command(
+    (
+        *PRUNE.arguments,
+        "name=student",
+        "distillation=kd",
+        "distillation.teachers=[run:0@14it,dense,previous]",  # step 14 is nowhere stored: it is trained to
+        "distillation.sample=2",
+        "distillation.every=2",
+        "distillation.cache=true",
+        "dataset.augment.flip=true",  # so that answers are kept by step
+    ),
+    before=(PRUNE,),
+)
 ANALYZE = Command(
     (
         "analyze",

@@ -54,6 +54,16 @@ def test_kills_of_rewind(zygote, tmp_path):
     assert done.retrained <= harness.CHECKPOINT_EVERY
 
 
+def test_kills_with_teachers(zygote, tmp_path):
+    expected, outcome = harness.reference(zygote, tmp_path / "calm", harness.DISTIL)
+    assert "student/teachers/round_00/summary.json" in expected
+    assert sum("/answers_" in path for path in expected) == 3  # of three rounds
+    moments = harness.random_moments(outcome.seconds, len(outcome.calls), seed=8)
+    done = harness.kill_and_finish(zygote, tmp_path / "killed", harness.DISTIL, expected, moments, kills=6)
+    assert done.problems == []
+    assert done.retrained <= harness.CHECKPOINT_EVERY
+
+
 def test_kills_of_analyze(zygote, tmp_path):
     expected, outcome = harness.reference(zygote, tmp_path / "calm", harness.ANALYZE)
     assert any(path.endswith("barriers.csv") for path in expected)

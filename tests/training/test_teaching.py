@@ -124,7 +124,9 @@ def test_answers_by_step_are_kept_and_change_nothing(make_dense, make_engine, tm
     asked = []
     monkeypatch.setattr(Teaching, "_ask", lambda self, index, inputs: asked.append(index))
     other = dataclasses.replace(cached, distilled=dataclasses.replace(cached.distilled, loss="mse"))
-    assert not torch.equal(make_engine("kept").state(other, 16).weights["fc.weight"], plain.weights["fc.weight"])
+    assert not torch.equal(
+        make_engine("kept").state(other, 16).weights["fc.weight"], plain.weights["fc.weight"]
+    )
     assert asked == []
 
 
@@ -145,7 +147,9 @@ def test_damaged_answers_are_asked_for_again(make_dense, make_engine, tmp_path):
 def test_answers_by_example_are_those_of_the_teacher(make_dense, make_engine, three, monkeypatch):
     """Once for each example, of another rounding at most, hence another identity."""
     student = taught(make_dense(), three[:2])
-    by_example = dataclasses.replace(student, distilled=dataclasses.replace(student.distilled, by_example=True))
+    by_example = dataclasses.replace(
+        student, distilled=dataclasses.replace(student.distilled, by_example=True)
+    )
     assert by_example.identity != student.identity
     one, other = make_engine("a").state(student, 16), make_engine("b").state(by_example, 16)
     for name, weight in one.weights.items():
