@@ -73,7 +73,7 @@ def launch(
     points = make_points(primary, overrides, config_dir, multirun, source)
     prefix = kind if source is None else f"{kind}-{source.name}"
     _refuse_swept_places(points)
-    names = _names(prefix, points)
+    names = names_of(prefix, points)
     if multirun or points[0].config.launcher.kind != "serial":
         from lth_cli.cli.sweep import run_sweep
 
@@ -192,7 +192,7 @@ def _refuse_swept_places(points: Sequence[Point]) -> None:
         raise ConfigError(*((key, "must be the same for every point of a sweep") for key in swept))
 
 
-def _names(kind: str, points: Sequence[Point]) -> list[str]:
+def names_of(kind: str, points: Sequence[Point]) -> list[str]:
     """A folder name for every point: the one given, extended by what differs between points, or one made up."""
     shared = set.intersection(*(set(point.overrides) for point in points))
     names = []

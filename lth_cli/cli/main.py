@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from lth_cli.cli import analyzing, cancel, collecting, listing, rewinding, running, verify
+from lth_cli.cli import analyzing, cancel, collecting, listing, rewinding, running, sequence, verify
 from lth_cli.experiments import torchrun
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 running.register(app)
 rewinding.register(app)
+sequence.register(app)
 analyzing.register(app)
 listing.register(app)
 cancel.register(app)

@@ -77,7 +77,7 @@ def test_first_steps_are_those_of_the_formula(make_dense, three, tmp_path):
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-                parameter -= student.learning_rate(step) * gradient
+                parameter.sub_(student.learning_rate(step) * gradient)
     for name, weight in trainer.state().weights.items():
         torch.testing.assert_close(weight, dict(model.named_parameters())[name].detach())
 

@@ -1,0 +1,164 @@
+"""Accuracy against total cost of a sequence of runs that learn from those before them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lth_cli.report.figures import save_figure
+from lth_cli.store.files import make_folder, write_text
+from lth_cli.store.runs import Run
+
+Row = dict[str, Any]
+FOLDER = ".sequences"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of a sequence.
+
+    Attributes:
+        point: what it has that others have not.
+        plain: trained without teachers; the first run always, the others when a baseline was asked for.
+        taught: trained with teachers; None for the first run.
+        teachers: names of the runs that taught it.
+    """
+
+    point: str
+    plain: Run | None
+    taught: Run | None
+    teachers: tuple[str, ...]
+
+    @property
+    def run(self) -> Run:
+        """The one that later runs learn from."""
+        run = self.taught or self.plain
+        assert run is not None
+        return run
+
+
+def rows_of(members: Sequence[Member]) -> list[Row]:
+    """A row a run: accuracy and seconds with and without teachers, and totals up to it.
+
+    Seconds are those of the training as it was run here: what a teacher's answers cost is in them. `free` counts no
+    teacher's own training; `amortised` adds an equal share of it to each run it teaches. Each run of the sequence is
+    counted itself as well, so `free` is what the sequence took.
+    """
+    students = {member.run.name: 0 for member in members}
+    for member in members:
+        for teacher in member.teachers:
+            students[teacher] += 1
+    seconds = {member.run.name: _seconds(member.run) for member in members}
+    rows: list[Row] = []
+    totals = {"plain": 0.0, "free": 0.0, "amortised": 0.0}
+    for number, member in enumerate(members):
+        own = seconds[member.run.name]
+        shares = sum(seconds[teacher] / students[teacher] for teacher in member.teachers)
+        plain = None if member.plain is None else _seconds(member.plain)
+        totals["plain"] += plain or 0.0
+        totals["free"] += own
+        totals["amortised"] += own + shares
+        rows.append(
+            {
+                "number": number,
+                "point": member.point,
+                "teachers": " ".join(member.teachers),
+                "run": member.run.name,
+                "accuracy": _accuracy(member.run),
+                "seconds": own,
+                "seconds_amortised": own + shares,
+                "plain_run": None if member.plain is None else member.plain.name,
+                "plain_accuracy": None if member.plain is None else _accuracy(member.plain),
+                "plain_seconds": plain,
+                "total_free": totals["free"],
+                "total_amortised": totals["amortised"],
+                "total_plain": None if member.plain is None else totals["plain"],
+                "steps_reused": _reused(member),
+            }
+        )
+    return rows
+
+
+def write_sequence(runs_dir: Path, name: str, rows: Sequence[Row]) -> Path:
+    """Write the rows and their figure; returns the folder. Raises WriteFailed."""
+    folder = runs_dir / FOLDER / name
+    make_folder(folder)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "sequence.csv", text.getvalue())
+    _draw(rows, folder / "accuracy")
+    return folder
+
+
+def print_sequence(rows: Sequence[Row], folder: Path, baseline: bool) -> None:
+    """The table that people see."""
+    console = Console()
+    table = Table(title="accuracy in %, cost in seconds", box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("run", overflow="fold")
+    for heading in (*(("plain", "cost") if baseline else ()), "taught", "cost", "with teachers"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        plain = [_percent(row["plain_accuracy"]), _cost(row["plain_seconds"])] if baseline else []
+        own = [_percent(row["accuracy"]), _cost(row["seconds"]), _cost(row["seconds_amortised"])]
+        table.add_row(row["point"] or row["run"], *plain, *own)
+    last = rows[-1]
+    totals = ["", _cost(last["total_plain"])] if baseline else []
+    table.add_section()
+    table.add_row("total", *totals, "", _cost(last["total_free"]), _cost(last["total_amortised"]))
+    console.print(table)
+    console.print("with teachers: each teacher's own training shared by those it taught", highlight=False)
+    reused = sum(row["steps_reused"] for row in rows)
+    if reused:
+        console.print(f"{reused:,} steps were read from the store and cost nothing here", highlight=False)
+    console.print(f"Stored in {folder}", highlight=False, soft_wrap=True)
+
+
+def _draw(rows: Sequence[Row], stem: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for label, cost, score in (
+        ("without teachers", "total_plain", "plain_accuracy"),
+        ("taught, teachers free", "total_free", "accuracy"),
+        ("taught, teachers amortised", "total_amortised", "accuracy"),
+    ):
+        points = [(row[cost], 100 * row[score]) for row in rows if row[cost] is not None]
+        if len(points) > 1:
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=label)
+    axes.set_xlabel("total cost (seconds of training)")
+    axes.set_ylabel("test accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    save_figure(figure, stem)
+
+
+def _seconds(run: Run) -> float:
+    return float(sum(row["seconds"] or 0.0 for row in run.results()))
+
+
+def _reused(member: Member) -> int:
+    runs = [run for run in (member.plain, member.taught) if run is not None]
+    return sum(int(row["steps_reused"] or 0) for run in runs for row in run.results())
+
+
+def _accuracy(run: Run) -> float:
+    return float(run.results()[-1]["test_accuracy"] or 0.0)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def _cost(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
