@@ -112,7 +112,18 @@ class Instability(Line):
     )
 
 
-Analysis = Annotated[Connectivity | Instability, Field(discriminator="name")]
+class Agreement(Section):
+    """How far trainings that differ by chance alone agree, by example (Cooper et al. 2022, arXiv:2206.11834)."""
+
+    name: Literal["agreement"]
+    rounds: Annotated[list[RoundName], Field(min_length=1)] = Field(
+        ["0", "last"],
+        description="Rounds compared side by side, each over all RUNs: 0 is dense; random/15 is a control's.",
+    )
+    split: Split = Field("test", description="Examples that are classified: train, val, test.")
+
+
+Analysis = Annotated[Connectivity | Instability | Agreement, Field(discriminator="name")]
 
 
 class Checkpoints(Section):

@@ -53,6 +53,24 @@ def instability(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     return True
 
 
+def agreement(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Accuracy of every network, and how many examples have at least so much disagreement, a colour a round."""
+    accuracy, ambiguity = figure.subplots(1, 2)
+    rounds = [row["round"] for row in tables["accuracy"]]
+    for index, name in enumerate(rounds):
+        values = [100 * _number(row, "accuracy") for row in tables["networks"] if row["round"] == name]
+        accuracy.plot([index] * len(values), values, "o", color=f"C{index}", alpha=0.6)
+        accuracy.plot([index - 0.2, index + 0.2], [sum(values) / len(values)] * 2, color=f"C{index}")
+        differ = [_number(row, "disagreement") for row in tables["examples"] if row["round"] == name]
+        shares = [100 * position / len(differ) for position in range(len(differ))]
+        ambiguity.plot(shares, sorted(differ, reverse=True), color=f"C{index}", label=f"round {name}")
+    accuracy.set_xticks(range(len(rounds)), rounds)
+    accuracy.set_xlim(-0.5, len(rounds) - 0.5)
+    _finish(accuracy, "round", "accuracy (%)")
+    _finish(ambiguity, "examples (%)", "disagreement d(x), sorted")
+    return True
+
+
 def _number(row: Row, column: str) -> float:
     value = row.get(column)
     return float("nan") if value is None else float(value)
@@ -67,6 +85,7 @@ def _finish(axes: Any, x: str, y: str) -> None:
 
 
 DRAW: dict[str, Callable[[Any, Tables, dict[str, Any]], bool]] = {
+    "agreement": agreement,
     "connectivity": connectivity,
     "instability": instability,
 }

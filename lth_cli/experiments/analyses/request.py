@@ -160,12 +160,12 @@ def check_alike(states: Sequence[Recorded]) -> None:
             )
 
 
-def check_splits(splits: Sequence[str], recorded: Recorded) -> None:
+def check_splits(splits: Sequence[str], recorded: Recorded, key: str = "analysis.splits") -> None:
     """Refuse a split that the data of a run does not have. Raises RequestError."""
     there = recorded.plan.dense.data.sizes
     missing = [split for split in splits if split not in there]
     if missing:
         raise RequestError(
-            f"analysis.splits: the data of {recorded.run.name} has no {', '.join(missing)}; "
+            f"{key}: the data of {recorded.run.name} has no {', '.join(missing)}; "
             f"accepted: {', '.join(there)}"
         )
