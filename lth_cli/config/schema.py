@@ -50,15 +50,45 @@ class DataPlace(Section):
     )
 
 
+Score = Literal["loss", "margin", "el2n", "grand", "forgetting", "barrier"]
+"""Scores of examples that a subset can be chosen by; columns of the table that analysis=examples stores."""
+
+
 class Subset(Section):
-    """Part of the training examples, chosen by seeds.split."""
+    """Part of the training examples: drawn by seeds.split, or chosen by a score."""
 
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        1.0, description="Share of the training examples kept."
+        1.0, description="Share of the training examples kept, drawn by seeds.split."
+    )
+    by: Score | None = Field(
+        None, description="Score that examples are chosen by, in the place of a fraction."
+    )
+    scores: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Folder of the answer of lth analyze analysis=examples that has the score, for example "
+        "runs/NAME/analysis/examples-1a2b3c4d.",
+    )
+    keep: Literal["easiest", "hardest"] = Field(
+        "easiest",
+        description="easiest: those of the lowest score (margin: highest); of equals the first in the data set.",
+    )
+    count: Annotated[int, Field(ge=1)] | None = Field(None, description="Examples kept by the score.")
+    offset: Annotated[int, Field(ge=0)] = Field(
+        0, description="Easiest (or hardest) examples passed over before those kept."
     )
     classes: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, description="Classes kept (train, validation, test), relabelled 0, 1, ... in this order."
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Subset:
+        if (self.by is None) != (self.scores is None) or (self.by is None) != (self.count is None):
+            raise ValueError("choosing by a score takes by, scores and count, all three")
+        if self.by is None and (self.offset or self.keep != "easiest"):
+            raise ValueError("keep and offset choose by a score; give by, scores and count too")
+        if self.by is not None and self.fraction < 1:
+            raise ValueError("is chosen by a score or drawn as a fraction, not both")
+        return self
 
 
 class Normalize(Section):

@@ -71,6 +71,17 @@ def agreement(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     return True
 
 
+def examples(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Every score that was measured, sorted from easy to hard."""
+    rows = tables["scores"]
+    panels = figure.subplots(1, len(summary["means"]), squeeze=False)[0]
+    for axes, score in zip(panels, summary["means"], strict=True):
+        values = sorted((_number(row, score) for row in rows), reverse=score == "margin")
+        axes.plot([100 * position / len(values) for position in range(len(values))], values)
+        _finish(axes, "examples (%)", score)
+    return True
+
+
 def _number(row: Row, column: str) -> float:
     value = row.get(column)
     return float("nan") if value is None else float(value)
@@ -87,5 +98,6 @@ def _finish(axes: Any, x: str, y: str) -> None:
 DRAW: dict[str, Callable[[Any, Tables, dict[str, Any]], bool]] = {
     "agreement": agreement,
     "connectivity": connectivity,
+    "examples": examples,
     "instability": instability,
 }

@@ -52,28 +52,28 @@ def test_dense_and_tickets_side_by_side(lth_in: Lth, folder: Path) -> None:
     stored = StoredAnalysis(folder / found["path"])
     tables = stored.tables()
     assert [row["round"] for row in tables["accuracy"]] == ["0", "last"]
-    for row, number in zip(tables["accuracy"], (0, 1), strict=True):
+    for row, said, number in zip(tables["accuracy"], tables["agreement"], (0, 1), strict=True):
         ends = [Run.open(folder / "runs" / run).round(number).summary for run in RUNS]
         recorded = [summary["metrics"]["test"]["accuracy"] for summary in ends]
-        assert row["accuracy_mean"] == pytest.approx(statistics.fmean(recorded))
-        assert row["accuracy_spread"] == pytest.approx(statistics.stdev(recorded))
-        assert row["accuracy_median"] == pytest.approx(statistics.median(recorded))
+        assert row["mean"] == pytest.approx(statistics.fmean(recorded))
+        assert row["spread"] == pytest.approx(statistics.stdev(recorded))
+        assert row["median"] == pytest.approx(statistics.median(recorded))
         assert row["density"] == pytest.approx(0.8**number, rel=1e-2)
         examples = [e for e in tables["examples"] if e["round"] == row["round"]]
         # The mean disagreement of examples is the mean churn of pairs; accuracy the mean share of correct networks.
         churn = [pair["churn"] for pair in tables["churn"] if pair["round"] == row["round"]]
         assert len(churn) == len(list(combinations(RUNS, 2)))
-        assert row["disagreement"] == pytest.approx(statistics.fmean(churn))
-        assert 0 < row["churn_least"] <= row["churn_most"] == max(churn)
-        assert statistics.fmean(e["correct"] for e in examples) == pytest.approx(row["accuracy_mean"])
-        assert row["ambiguous"] == pytest.approx(statistics.fmean(e["disagreement"] > 0 for e in examples))
+        assert said["disagreement"] == pytest.approx(statistics.fmean(churn))
+        assert 0 < said["churn_least"] <= said["churn_most"] == max(churn)
+        assert statistics.fmean(e["correct"] for e in examples) == pytest.approx(row["mean"])
+        assert said["ambiguous"] == pytest.approx(statistics.fmean(e["disagreement"] > 0 for e in examples))
         # With three networks: all agree, two do, or none.
         pairs = {(round(e["modal_share"], 6), round(e["disagreement"], 6)) for e in examples}
         assert pairs <= {(1.0, 0.0), (0.666667, 0.666667), (0.333333, 1.0)} and len(pairs) > 1
     classes = [row for row in tables["classes"] if row["round"] == "0"]
     counts = [sum(e["label"] == c for e in tables["examples"] if e["round"] == "0") for c in range(10)]
     weighted = sum(row["mean"] * count for row, count in zip(classes, counts, strict=True)) / sum(counts)
-    assert weighted == pytest.approx(tables["accuracy"][0]["accuracy_mean"])
+    assert weighted == pytest.approx(tables["accuracy"][0]["mean"])
     assert (stored.path / "figure.svg").is_file()
     assert "two of them differ on" in found["headline"][1]
 

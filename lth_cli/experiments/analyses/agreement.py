@@ -86,12 +86,13 @@ def _answer(work: Work, *, asked: analyzing.Agreement, groups: Sequence[Group]) 
     labels = torch.cat([labels.cpu() for _, labels in data.evaluation(asked.split)])
     index = data.positions(asked.split).tolist()
     tables: dict[str, list[Row]] = {
-        name: [] for name in ("accuracy", "classes", "networks", "churn", "examples")
+        name: [] for name in ("accuracy", "agreement", "classes", "networks", "churn", "examples")
     }
     for group in groups:
         said = torch.stack([_predictions(work, model, state, asked.split) for state in group.states])
         found = agreement(said, labels, data.classes)
-        tables["accuracy"].append(_summed(group, found))
+        tables["accuracy"].append(_accuracy(group, found))
+        tables["agreement"].append(_agreement(group, found))
         tables["classes"] += _classes(group, found)
         tables["networks"] += [
             {"round": group.name, "network": state.recorded.label, "accuracy": accuracy}
@@ -111,8 +112,13 @@ def _answer(work: Work, *, asked: analyzing.Agreement, groups: Sequence[Group]) 
             {"round": group.name, "index": i, "label": y, "correct": c, "modal_share": m, "disagreement": d}
             for i, y, c, m, d in zip(index, labels.tolist(), *(c.tolist() for c in columns), strict=True)
         ]
-    summary = {"networks": len(groups[0].states), "rounds": {row["round"]: row for row in tables["accuracy"]}}
-    return Answer(tables, summary, [_sentence(row, asked.split) for row in tables["accuracy"]])
+    rows = list(zip(tables["accuracy"], tables["agreement"], strict=True))
+    summary = {
+        "networks": len(groups[0].states),
+        "rounds": {group.name: {**one, **other} for group, (one, other) in zip(groups, rows, strict=True)},
+    }
+    headline = [_sentence({**one, **other}, asked.split) for one, other in rows]
+    return Answer(tables, summary, headline)
 
 
 def _predictions(work: Work, model: nn.Module, state: NamedState, split: str) -> Tensor:
@@ -133,14 +139,20 @@ def _predictions(work: Work, model: nn.Module, state: NamedState, split: str) ->
     return said
 
 
-def _summed(group: Group, found: Agreement) -> Row:
-    """A row a round: accuracy over the networks, and what holds for the mean example and pair."""
-    spread = dataclasses.asdict(distribution(found.accuracies.tolist()))
+def _accuracy(group: Group, found: Agreement) -> Row:
+    """A row a round: the distribution of accuracy over the networks."""
     return {
         "round": group.name,
         "networks": len(group.states),
         "density": statistics.fmean(density(state.recorded.masks) for state in group.states),
-        **{f"accuracy_{name}": value for name, value in spread.items()},
+        **dataclasses.asdict(distribution(found.accuracies.tolist())),
+    }
+
+
+def _agreement(group: Group, found: Agreement) -> Row:
+    """A row a round: what holds for the mean example, and churn over pairs of networks."""
+    return {
+        "round": group.name,
         "modal_share": float(found.modal.mean()),
         "disagreement": float(found.disagreement.mean()),
         "ambiguous": found.ambiguous,
@@ -161,8 +173,8 @@ def _classes(group: Group, found: Agreement) -> list[Row]:
 
 def _sentence(row: dict[str, Any], split: str) -> str:
     return (
-        f"round {row['round']}: {split} accuracy {100 * row['accuracy_mean']:.2f} % +- "
-        f"{100 * row['accuracy_spread']:.2f} over {row['networks']} networks; "
+        f"round {row['round']}: {split} accuracy {100 * row['mean']:.2f} % +- "
+        f"{100 * row['spread']:.2f} over {row['networks']} networks; "
         f"two of them differ on {100 * row['disagreement']:.2f} % of the examples, "
         f"not all agree on {100 * row['ambiguous']:.2f} %"
     )
