@@ -74,11 +74,13 @@ def agreement(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
 def examples(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     """Every score that was measured, sorted from easy to hard."""
     rows = tables["scores"]
-    panels = figure.subplots(1, len(summary["means"]), squeeze=False)[0]
-    for axes, score in zip(panels, summary["means"], strict=True):
+    across = min(3, len(summary["means"]))
+    down = -(-len(summary["means"]) // across)
+    for position, score in enumerate(summary["means"]):
+        axes = figure.add_subplot(down, across, position + 1)
         values = sorted((_number(row, score) for row in rows), reverse=score == "margin")
-        axes.plot([100 * position / len(values) for position in range(len(values))], values)
-        _finish(axes, "examples (%)", score)
+        axes.plot([100 * passed / len(values) for passed in range(len(values))], values)
+        _finish(axes, "examples (%), easy to hard", score)
     return True
 
 

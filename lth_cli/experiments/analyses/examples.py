@@ -90,11 +90,17 @@ def _training(request: Request, names: Sequence[str], run: Any) -> Trained:
 
 
 def _pairs(request: Request, names: Sequence[str]) -> list[Trained]:
-    """The two states between which barriers are measured, of each run where they name none."""
+    """The two states between which barriers are measured, of each run where they name none.
+
+    [0@end,OTHER:0@end] asked of OTHER as well is no pair there, and does not count.
+    """
     found: dict[str, Trained] = {}
     for run in request.runs if names else []:
         pair = [request.state(name, run) for name in names]
-        found.setdefault(" ".join(state.label for state in pair), pair)
+        if pair[0].identity != pair[1].identity:
+            found.setdefault(" ".join(state.label for state in pair), pair)
+    if names and not found:
+        raise RequestError(f"analysis.between: {names[0]} and {names[1]} are one state; name two")
     return list(found.values())
 
 
