@@ -155,7 +155,21 @@ class Examples(Section):
         return states
 
 
-Analysis = Annotated[Connectivity | Instability | Agreement | Examples, Field(discriminator="name")]
+class Masks(Section):
+    """What masks have in common against chance, and which weights retraining makes small."""
+
+    name: Literal["masks"]
+    rounds: list[RoundName] = Field(
+        default_factory=list,
+        description="Rounds of each RUN whose masks are compared; random/15 is a control's. Empty is every finished "
+        "round after the dense one.",
+    )
+    bins: Annotated[int, Field(ge=2, le=10_000)] = Field(
+        50, description="Bins of the histograms of log10 |w|."
+    )
+
+
+Analysis = Annotated[Connectivity | Instability | Agreement | Examples | Masks, Field(discriminator="name")]
 
 
 class Checkpoints(Section):

@@ -84,6 +84,34 @@ def examples(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     return True
 
 
+def masks(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """What pairs of masks share against chance, and magnitudes before and after the last retraining."""
+    panels = [draw for draw, table in ((_shared, "overlap"), (_magnitudes, "histogram")) if tables[table]]
+    for position, draw in enumerate(panels):
+        draw(figure.add_subplot(1, len(panels), position + 1), tables)
+    return bool(panels)
+
+
+def _shared(axes: Any, tables: Tables) -> None:
+    """Fraction of the sparser mask that the denser shares, each pair a point; on the diagonal is chance."""
+    chance, found = (
+        [100 * _number(row, column) for row in tables["overlap"]]
+        for column in ("chance_fraction", "shared_fraction")
+    )
+    axes.plot([0, 100], [0, 100], color="0.6", linestyle=":")
+    axes.plot(chance, found, "o", markersize=3.5, alpha=0.6)
+    _finish(axes, "weights in common by chance (%)", "weights in common (%)")
+
+
+def _magnitudes(axes: Any, tables: Tables) -> None:
+    last = tables["histogram"][-1]["mask"]
+    rows = [row for row in tables["histogram"] if row["mask"] == last]
+    edges = [_number(row, "log10_from") for row in rows] + [_number(rows[-1], "log10_to")]
+    for column, label in (("projection", "at the projection"), ("retrained", "after retraining")):
+        axes.stairs([_number(row, column) for row in rows], edges, label=label)
+    _finish(axes, f"log10 |w| of the weights kept by {last}", "weights")
+
+
 def _number(row: Row, column: str) -> float:
     value = row.get(column)
     return float("nan") if value is None else float(value)
@@ -102,4 +130,5 @@ DRAW: dict[str, Callable[[Any, Tables, dict[str, Any]], bool]] = {
     "connectivity": connectivity,
     "examples": examples,
     "instability": instability,
+    "masks": masks,
 }
