@@ -62,8 +62,9 @@ def agreement(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
         accuracy.plot([index] * len(values), values, "o", color=f"C{index}", alpha=0.6)
         accuracy.plot([index - 0.2, index + 0.2], [sum(values) / len(values)] * 2, color=f"C{index}")
         differ = [_number(row, "disagreement") for row in tables["examples"] if row["round"] == name]
-        shares = [100 * position / len(differ) for position in range(len(differ))]
-        ambiguity.plot(shares, sorted(differ, reverse=True), color=f"C{index}", label=f"round {name}")
+        ambiguous = sorted((share for share in differ if share > 0), reverse=True)
+        shares = [100 * (position + 1) / len(differ) for position in range(len(ambiguous))]
+        ambiguity.plot(shares, ambiguous, color=f"C{index}", label=f"round {name}")
     accuracy.set_xticks(range(len(rounds)), rounds)
     accuracy.set_xlim(-0.5, len(rounds) - 0.5)
     _finish(accuracy, "round", "accuracy (%)")
@@ -109,7 +110,7 @@ def _magnitudes(axes: Any, tables: Tables) -> None:
     edges = [_number(row, "log10_from") for row in rows] + [_number(rows[-1], "log10_to")]
     for column, label in (("projection", "at the projection"), ("retrained", "after retraining")):
         axes.stairs([_number(row, column) for row in rows], edges, label=label)
-    _finish(axes, f"log10 |w| of the weights kept by {last}", "weights")
+    _finish(axes, f"log10 |w| of weights in {last}", "weights")
 
 
 def _number(row: Row, column: str) -> float:
