@@ -50,8 +50,8 @@ class DataPlace(Section):
     )
 
 
+# Columns of the table that analysis=examples stores.
 Score = Literal["loss", "margin", "el2n", "grand", "forgetting", "barrier"]
-"""Scores of examples that a subset can be chosen by; columns of the table that analysis=examples stores."""
 
 
 class Subset(Section):
@@ -65,28 +65,26 @@ class Subset(Section):
     )
     scores: Annotated[str, Field(min_length=1)] | None = Field(
         None,
-        description="Folder of the answer of lth analyze analysis=examples that has the score, for example "
-        "runs/NAME/analysis/examples-1a2b3c4d.",
+        description="Folder of an answer of analysis=examples, such as runs/NAME/analysis/examples-1a2b3c4d.",
     )
     keep: Literal["easiest", "hardest"] = Field(
         "easiest",
         description="easiest: those of the lowest score (margin: highest); of equals the first in the data set.",
     )
-    count: Annotated[int, Field(ge=1)] | None = Field(None, description="Examples kept by the score.")
-    offset: Annotated[int, Field(ge=0)] = Field(
-        0, description="Easiest (or hardest) examples passed over before those kept."
-    )
+    count: Annotated[int, Field(ge=1)] | None = Field(None, description="Examples kept.")
+    offset: Annotated[int, Field(ge=0)] = Field(0, description="Examples passed over before those kept.")
     classes: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, description="Classes kept (train, validation, test), relabelled 0, 1, ... in this order."
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Subset:
-        if (self.by is None) != (self.scores is None) or (self.by is None) != (self.count is None):
+        given = [value is not None for value in (self.by, self.scores, self.count)]
+        if any(given) != all(given):
             raise ValueError("choosing by a score takes by, scores and count, all three")
-        if self.by is None and (self.offset or self.keep != "easiest"):
+        if not any(given) and (self.offset or self.keep != "easiest"):
             raise ValueError("keep and offset choose by a score; give by, scores and count too")
-        if self.by is not None and self.fraction < 1:
+        if any(given) and self.fraction < 1:
             raise ValueError("is chosen by a score or drawn as a fraction, not both")
         return self
 
