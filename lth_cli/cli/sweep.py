@@ -21,6 +21,7 @@ from lth_cli.cli.worker import ClusterPoint, run_stored_point
 from lth_cli.config.compose import Point
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.schema import Config, Launcher
+from lth_cli.experiments.kept_scores import with_kept_scores
 from lth_cli.experiments.plan import make_plan
 from lth_cli.experiments.session import find_existing
 from lth_cli.launchers import local, slurm
@@ -140,7 +141,8 @@ def _check(
     for index, (point, run) in enumerate(zip(points, names, strict=True)):
         try:
             existing = find_existing(point.config, kind, run, None if source is None else source.info["id"])
-            trainings = checker.trainings(point.config)
+            here = point.config if existing is None else with_kept_scores(point.config, existing)
+            trainings = checker.trainings(here)
         except ConfigError as error:
             problems += [problem for problem in error.problems if problem not in problems]
         except RequestError as error:

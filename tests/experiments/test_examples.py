@@ -17,6 +17,7 @@ from lth_cli.data.digits import digits
 from lth_cli.data.source import Place
 from lth_cli.experiments.analyses.work import Work
 from lth_cli.experiments.plan import make_plan
+from lth_cli.experiments.session import stored_config
 from lth_cli.models.build import build
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.runs import Run
@@ -70,7 +71,7 @@ def trained_on(folder: Path, run: str) -> list[int]:
     """Positions in the whole training set of the examples of a run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        plan = make_plan(validate(Run.open(folder / "runs" / run).config))
+        plan = make_plan(stored_config(Run.open(folder / "runs" / run)))
     positions: list[int] = plan.dense.data.positions("train").tolist()
     return positions
 
@@ -222,6 +223,38 @@ def test_a_chosen_run_goes_on_and_can_be_looked_at(
     assert lth_in(folder, "rewind", "cut", "rewind.to=3it", "-q").code == 0
 
 
+def test_a_chosen_run_needs_no_other_run(lth_in: Lth, folder: Path) -> None:
+    """The run that measured the scores is deleted, with all that was shared."""
+    chosen = chosen_by(folder, "el2n", 300)
+    diet = ("prune", *QUICK, *chosen, "pruning.rounds=1", "name=diet", "-q")
+    assert lth_in(folder, *diet).code == 0
+    data = trained_on(folder, "diet")
+    for path in ("one", "two", "part", ".store"):
+        shutil.rmtree(folder / "runs" / path)
+    assert "is finished already" in lth_in(folder, *diet).err
+    assert lth_in(folder, "verify", "diet").code == 0
+    # Looked at, retrained, and gone on with, alone or in a sweep.
+    found = lth_in(folder, "analyze", "diet", "analysis=instability", "analysis.points=3", "--json", "-q")
+    assert found.code == 0, found.err
+    done = lth_in(folder, "rewind", "diet", "rewind.to=3it", "name=again", "-q")
+    assert done.code == 0, done.err
+    shutil.rmtree(folder / "runs" / "diet" / "round_01")
+    assert lth_in(folder, "rewind", "again", "rewind.to=4it", "-q").code == 0
+    shutil.move(folder / "runs" / "diet", folder / "runs" / "moved")
+    info = Run.open(folder / "runs" / "moved")
+    info.update(state="interrupted")
+    moved = lth_in(folder, *diet[:-2], "name=moved", "-q")
+    assert moved.code == 0, moved.err
+    shutil.rmtree(folder / "runs" / "moved" / "round_01")
+    info.update(state="interrupted")
+    swept = lth_in(folder, *diet[:-2], "-m", "name=moved", "seed=0", "-q")
+    assert swept.code == 0, swept.err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        plan = make_plan(stored_config(Run.open(folder / "runs" / "moved")))
+    assert plan.dense.data.positions("train").tolist() == data
+
+
 def test_pretraining_on_the_easiest(lth_in: Lth, folder: Path) -> None:
     scores = scores_of(folder, "one")
     subset = f"pretrain.subset={{by: el2n, scores: {scores}, count: 120}}"
@@ -229,7 +262,7 @@ def test_pretraining_on_the_easiest(lth_in: Lth, folder: Path) -> None:
     assert done.code == 0, done.err
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        plan = make_plan(validate(Run.open(folder / "runs" / "diet").config))
+        plan = make_plan(stored_config(Run.open(folder / "runs" / "diet")))
     origin = plan.dense.origin
     assert origin is not None and origin.step == 3
     ranked = sorted(table(folder, "one"), key=lambda row: (row["el2n"], row["index"]))

@@ -3,7 +3,7 @@
 Overlap against that of independent random masks of the same densities; density by layer; magnitudes of the kept weights
 at the projection (the weights of round r under the mask of round r + 1) and after retraining (the weights of round
 r + 1), with the share of the weights pruned next that were not among the smallest at the projection (Paul et al. 2023,
-arXiv:2210.03044, section 5).
+arXiv:2210.03044).
 """
 
 from __future__ import annotations
