@@ -172,7 +172,7 @@ class StoredAnalysis:
         """Put the finished answer into another folder too, the result last. Raises WriteFailed, ReadFailed, Damaged."""
         make_folder(target)
         for name in [*self.result["files"], _RESULT]:
-            link_or_copy(self.path / name, target / name)
+            link_or_copy(self.path / Path(name).name, target / Path(name).name)
 
     @property
     def tidy(self) -> bool:

@@ -12,7 +12,7 @@ import functools
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +37,14 @@ from lth_cli.experiments.analyses.request import (
 from lth_cli.experiments.analyses.work import Work
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.store.analyses import Row
+from lth_cli.store.runs import Run
 from lth_cli.training.evaluate import predict
 
 _GRADIENTS = 2**27
 """Numbers that the gradients of single examples held at a time may have: 512 MiB."""
 
-Trained = list[NamedState]
-"""Some states of one training, in order."""
+States = list[NamedState]
+"""Rising steps of one training, or the two ends of a line."""
 
 
 def prepare(request: Request, asked: analyzing.Examples) -> Study:
@@ -77,7 +78,8 @@ def prepare(request: Request, asked: analyzing.Examples) -> Study:
     )
 
 
-def _training(request: Request, names: Sequence[str], run: Any) -> Trained:
+def _training(request: Request, names: Sequence[str], run: Run) -> States:
+    """The states asked for, of one run."""
     states = [request.state(name, run) for name in names]
     identities = {state.recorded.trajectory.identity for state in states}
     steps = [state.step for state in states]
@@ -89,12 +91,12 @@ def _training(request: Request, names: Sequence[str], run: Any) -> Trained:
     return states
 
 
-def _pairs(request: Request, names: Sequence[str]) -> list[Trained]:
+def _pairs(request: Request, names: Sequence[str]) -> list[States]:
     """The two states between which barriers are measured, of each run where they name none.
 
     [0@end,OTHER:0@end] asked of OTHER as well is no pair there, and does not count.
     """
-    found: dict[str, Trained] = {}
+    found: dict[str, States] = {}
     for run in request.runs if names else []:
         pair = [request.state(name, run) for name in names]
         if pair[0].identity != pair[1].identity:
@@ -108,8 +110,8 @@ def _answer(
     work: Work,
     *,
     asked: analyzing.Examples,
-    trainings: Sequence[Trained],
-    pairs: Sequence[Trained],
+    trainings: Sequence[States],
+    pairs: Sequence[States],
     training_set: str,
 ) -> Answer:
     first = trainings[0][0].recorded
@@ -136,7 +138,7 @@ def _answer(
     return Answer({TABLE: rows}, summary, headline)
 
 
-def _scores(work: Work, model: nn.Module, training: Trained, with_grand: bool) -> dict[str, Tensor]:
+def _scores(work: Work, model: nn.Module, training: States, with_grand: bool) -> dict[str, Tensor]:
     """Every score of each example by one training, float64 [N]."""
     last = training[-1]
     work.observer.part_started(last.label)
@@ -179,7 +181,7 @@ def _grand(work: Work, model: nn.Module, state: NamedState) -> list[float]:
     return cast(list[float], grand(model, work.examples(recorded, "train"), recorded.masks, chunk).tolist())
 
 
-def _barrier(work: Work, model: nn.Module, pair: Trained) -> Tensor:
+def _barrier(work: Work, model: nn.Module, pair: States) -> Tensor:
     """How much more each example is lost at the midpoint than at the ends on average, float64 [N]."""
     label = " to ".join(state.label for state in pair)
     work.observer.part_started(label)

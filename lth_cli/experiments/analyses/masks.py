@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,12 +62,11 @@ class Retrained:
 
 def prepare(request: Request, asked: analyzing.Masks) -> Study:
     """Check the question. Raises RequestError."""
-    named = [
-        Named(request.round(name, run), name) for run in request.runs for name in asked.rounds or _pruned(run)
-    ]
+    opened = functools.cache(request.round)
+    named = [Named(opened(name, run), name) for run in request.runs for name in asked.rounds or _pruned(run)]
     masks = list({mask.recorded.label: mask for mask in named}.values())
     _check_alike([mask.recorded for mask in masks])
-    retrained = [found for mask in masks if (found := _retrained(request, mask.recorded)) is not None]
+    retrained = [found for mask in masks if (found := _retrained(opened, mask.recorded)) is not None]
     return Study(
         "masks",
         request.runs[0],
@@ -110,20 +109,18 @@ def _check_alike(rounds: Sequence[Recorded]) -> None:
             )
 
 
-def _retrained(request: Request, recorded: Recorded) -> Retrained | None:
+def _retrained(opened: Callable[[str, Run], Recorded], recorded: Recorded) -> Retrained | None:
     """A round with the one before it; None for a dense one, a control, and one that took its mask from elsewhere."""
     run, number = recorded.run, recorded.round.number
     if recorded.branch is not None or number == 0 or run.info["kind"] != "prune":
         return None
-    before = request.round(str(number - 1), run)
+    before = opened(str(number - 1), run)
     by_magnitude = recorded.plan.config.pruning.score == "magnitude"
     pruned_again = by_magnitude and run.round(number + 1).finished
     states = [NamedState(one, _scored_at(one)) for one in (before, recorded)]
     for state in states:
         state.recorded.check(state.step)
-    return Retrained(
-        states[0], states[1], request.round(str(number + 1), run).masks if pruned_again else None
-    )
+    return Retrained(states[0], states[1], opened(str(number + 1), run).masks if pruned_again else None)
 
 
 def _scored_at(recorded: Recorded) -> int:
