@@ -73,13 +73,12 @@ def grand(model: nn.Module, batches: Iterable[Batch], masks: Masks, chunk: int) 
     def squared_norm(inputs: Tensor, label: Tensor) -> Tensor:
         slopes = grad(loss)(weights, inputs, label)
         parts = [
-            (slope * kept[name] if name in kept else slope).double().square().sum()
-            for name, slope in slopes.items()
+            (slope * kept[name] if name in kept else slope).square().sum() for name, slope in slopes.items()
         ]
         return torch.stack(parts).sum()
 
-    norms = [vmap(squared_norm, chunk_size=chunk)(inputs, labels).sqrt().cpu() for inputs, labels in batches]
-    return torch.cat(norms)
+    norms = [vmap(squared_norm, chunk_size=chunk)(inputs, labels).sqrt() for inputs, labels in batches]
+    return torch.cat(norms).cpu().double()
 
 
 def forgetting(correct: Sequence[Tensor]) -> Tensor:

@@ -20,8 +20,9 @@ from lth_cli.config.points import load_all
 from lth_cli.config.schema import Config
 from lth_cli.config.steps import Duration
 from lth_cli.experiments import imp
+from lth_cli.experiments.kept_scores import with_kept_scores
 from lth_cli.experiments.rewind import rewind_task
-from lth_cli.experiments.session import Task, find_existing, open_session
+from lth_cli.experiments.session import Task, find_existing, open_session, stored_config
 from lth_cli.report import show
 from lth_cli.store.runs import Run
 
@@ -107,6 +108,7 @@ def run_point(kind: str, config: Config, name: str, source: Run | None, signals:
     if existing is not None:
         # Another number of threads would give other bytes: what the run began with is used to its end.
         config = config.model_copy(update={key: existing.config[key] for key in ("device", "threads")})
+        config = with_kept_scores(config, existing)
     task = make_task(kind, config, source, existing)
     with (
         make_observer(task.trainings, name, quiet) as observer,
@@ -141,7 +143,8 @@ def make_points(
     combinations = compose.expand(overrides) if multirun else [tuple(overrides)]
     points: list[Point] = []
     problems: list[tuple[str, str]] = []
-    for found in load_all(primary, combinations, config_dir, None if source is None else source.config):
+    stored = None if source is None else stored_config(source).model_dump(mode="json")
+    for found in load_all(primary, combinations, config_dir, stored):
         if isinstance(found, ConfigError):
             problems += [problem for problem in found.problems if problem not in problems]
         else:

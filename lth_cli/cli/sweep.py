@@ -21,6 +21,7 @@ from lth_cli.cli.worker import ClusterPoint, run_stored_point
 from lth_cli.config.compose import Point
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.schema import Config, Launcher
+from lth_cli.experiments.kept_scores import with_kept_scores
 from lth_cli.experiments.plan import make_plan
 from lth_cli.experiments.session import find_existing
 from lth_cli.launchers import local, slurm
@@ -140,7 +141,8 @@ def _check(
     for index, (point, run) in enumerate(zip(points, names, strict=True)):
         try:
             existing = find_existing(point.config, kind, run, None if source is None else source.info["id"])
-            trainings = checker.trainings(point.config)
+            here = point.config if existing is None else with_kept_scores(point.config, existing)
+            trainings = checker.trainings(here, existing)
         except ConfigError as error:
             problems += [problem for problem in error.problems if problem not in problems]
         except RequestError as error:
@@ -161,12 +163,14 @@ class _Checker:
         self._kind, self._launcher, self._source = kind, launcher, source
         self._known: dict[str, int | RequestError] = {}
 
-    def trainings(self, config: Config) -> int:
-        """Rounds and controls that a point trains. Raises RequestError when it does not fit."""
-        key = canonical(config.model_dump(mode="json", exclude=_NEVER_UNFIT))
+    def trainings(self, config: Config, run: Run | None) -> int:
+        """Rounds and controls that a point, or what is left of its run, trains. Raises RequestError when it does not fit."""
+        plain = config.model_dump(mode="json", exclude=_NEVER_UNFIT)
+        own = None if run is None else run.info.get("teachers")  # what they are taken from may be gone
+        key = canonical([plain, own])
         if key not in self._known:
             try:
-                self._known[key] = self._try(config)
+                self._known[key] = self._try(config, run)
             except RequestError as error:
                 self._known[key] = error
         known = self._known[key]
@@ -174,12 +178,12 @@ class _Checker:
             raise known
         return known
 
-    def _try(self, config: Config) -> int:
+    def _try(self, config: Config, run: Run | None) -> int:
         if self._source is not None and self._launcher.kind == "slurm":
             # Whether its dense training can be repeated depends on the device, which may not be here.
             make_plan(self._here(config))
             return len(self._source.rounds())
-        return make_task(self._kind, self._here(config), self._source).trainings
+        return make_task(self._kind, self._here(config), self._source, run).trainings
 
     def _here(self, config: Config) -> Config:
         """The config as this process can try it: what other processes or machines will do needs no GPU of ours."""

@@ -112,7 +112,64 @@ class Instability(Line):
     )
 
 
-Analysis = Annotated[Connectivity | Instability, Field(discriminator="name")]
+class Agreement(Section):
+    """How far trainings that differ by chance alone agree, by example (Cooper et al. 2022, arXiv:2206.11834)."""
+
+    name: Literal["agreement"]
+    rounds: Annotated[list[RoundName], Field(min_length=1)] = Field(
+        ["0", "last"],
+        description="Rounds compared side by side, each over all RUNs: 0 is dense; random/15 is a control's.",
+    )
+    split: Split = Field("test", description="Examples that are classified: train, val, test.")
+
+
+class Examples(Section):
+    """What trainings find easy and hard: scores of every training example, by its position in the data set."""
+
+    name: Literal["examples"]
+    states: Annotated[list[StateName], Field(min_length=1)] = Field(
+        ["0@end"],
+        description="Steps of one training of each RUN, rising. Loss, margin, EL2N and GraNd are those of the last; "
+        "over several, forgetting is counted too.",
+    )
+    grand: bool = Field(True, description="Also measure GraNd, which takes a gradient for every example.")
+    between: list[StateName] = Field(
+        default_factory=list,
+        description="Two states, such as [0@end,OTHER:0@end], at whose midpoint the barrier of each example is "
+        "measured; empty is none.",
+    )
+
+    @field_validator("states")
+    @classmethod
+    def _of_each_run(cls, states: list[str]) -> list[str]:
+        for state in states:
+            if not is_round(state):
+                raise ValueError(f"{state!r} names a run; write ROUND@STEP, a step of a training of each RUN")
+        return states
+
+    @field_validator("between")
+    @classmethod
+    def _none_or_two(cls, states: list[str]) -> list[str]:
+        if len(states) not in (0, 2):
+            raise ValueError("takes two states, or none")
+        return states
+
+
+class Masks(Section):
+    """What masks have in common against chance, and which weights retraining makes small."""
+
+    name: Literal["masks"]
+    rounds: list[RoundName] = Field(
+        default_factory=list,
+        description="Rounds of each RUN whose masks are compared; random/15 is a control's. Empty is every finished "
+        "round after the dense one.",
+    )
+    bins: Annotated[int, Field(ge=2, le=10_000)] = Field(
+        50, description="Bins of the histograms of log10 |w|."
+    )
+
+
+Analysis = Annotated[Connectivity | Instability | Agreement | Examples | Masks, Field(discriminator="name")]
 
 
 class Checkpoints(Section):

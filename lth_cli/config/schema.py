@@ -51,15 +51,43 @@ class DataPlace(Section):
     )
 
 
+# Columns of the table that analysis=examples stores.
+Score = Literal["loss", "margin", "el2n", "grand", "forgetting", "barrier"]
+
+
 class Subset(Section):
-    """Part of the training examples, chosen by seeds.split."""
+    """Part of the training examples: drawn by seeds.split, or chosen by a score."""
 
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        1.0, description="Share of the training examples kept."
+        1.0, description="Share of the training examples kept, drawn by seeds.split."
     )
+    by: Score | None = Field(
+        None, description="Score that examples are chosen by, in the place of a fraction."
+    )
+    scores: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Folder of an answer of analysis=examples, such as runs/NAME/analysis/examples-1a2b3c4d.",
+    )
+    keep: Literal["easiest", "hardest"] = Field(
+        "easiest",
+        description="easiest: those of the lowest score (margin: highest); of equals the first in the data set.",
+    )
+    count: Annotated[int, Field(ge=1)] | None = Field(None, description="Examples kept.")
+    offset: Annotated[int, Field(ge=0)] = Field(0, description="Examples passed over before those kept.")
     classes: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, description="Classes kept (train, validation, test), relabelled 0, 1, ... in this order."
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Subset:
+        given = [value is not None for value in (self.by, self.scores, self.count)]
+        if any(given) != all(given):
+            raise ValueError("choosing by a score takes by, scores and count, all three")
+        if not any(given) and (self.offset or self.keep != "easiest"):
+            raise ValueError("keep and offset choose by a score; give by, scores and count too")
+        if any(given) and self.fraction < 1:
+            raise ValueError("is chosen by a score or drawn as a fraction, not both")
+        return self
 
 
 class Normalize(Section):

@@ -111,6 +111,14 @@ class Data(Protocol):
             KeyError: when there is no such split.
         """
 
+    def positions(self, split: str) -> Tensor:
+        """Where the examples of a split, in the order of `evaluation`, lie in the whole training set (`train`, `val`)
+        or test set as loaded, before any are chosen; int64 [N], on the CPU.
+
+        Raises:
+            KeyError: when there is no such split.
+        """
+
 
 def count_steps(examples: int, batch_size: int, drop_last: bool) -> int:
     """Batches in an epoch.

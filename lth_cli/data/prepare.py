@@ -11,6 +11,7 @@ from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.targets import check_arguments, locate
 from lth_cli.data.batches import Data
+from lth_cli.data.scores import difficulty
 from lth_cli.data.select import select
 from lth_cli.data.source import Arrays, FileList, Files, Place
 from lth_cli.data.stream import StreamedData
@@ -36,14 +37,18 @@ def prepare(
     loaded = load(config, place)
     if isinstance(loaded, Arrays):
         check_arrays(loaded, config.target)
+        labels = loaded.train_labels, loaded.test_labels
         selections, classes = select(
-            loaded.train_labels, loaded.test_labels, loaded.classes, config, split_seed
+            *labels, loaded.classes, config, split_seed, difficulty(config.subset, loaded)
         )
         return TensorData(
             loaded, selections, classes, config, device=device, evaluation_batch=evaluation_batch
         )
     check_files(loaded, config.target)
-    selections, classes = select(loaded.train.labels, loaded.test.labels, loaded.classes, config, split_seed)
+    labels = loaded.train.labels, loaded.test.labels
+    selections, classes = select(
+        *labels, loaded.classes, config, split_seed, difficulty(config.subset, loaded)
+    )
     return StreamedData(
         loaded,
         selections,

@@ -1,4 +1,4 @@
-"""Which examples each split gets, and with which labels: class subset, validation, fraction, label noise."""
+"""Which examples each split gets, and with which labels: class subset, validation, part of the rest, label noise."""
 
 from __future__ import annotations
 
@@ -31,27 +31,33 @@ class Selection:
 
 
 def select(
-    train_labels: Tensor, test_labels: Tensor, classes: int, config: schema.Dataset, split_seed: int
+    train_labels: Tensor,
+    test_labels: Tensor,
+    classes: int,
+    config: schema.Dataset,
+    split_seed: int,
+    difficulty: Tensor | None = None,
 ) -> tuple[dict[str, Selection], int]:
     """Choose the examples of `train`, `val` (when held out) and `test`, in this order of operations.
 
-    Class subset and relabelling (all splits), validation split, fraction of the training examples, label
-    noise (on the training examples only). Each random choice has a generator of its own, so changing one
-    leaves the others as they are; smaller fractions and smaller validation splits are contained in larger
-    ones.
+    Class subset and relabelling (all splits), validation split, fraction of the training examples or those
+    chosen by a score, label noise (on the training examples only). Each random choice has a generator of its
+    own, so changing one leaves the others as they are; smaller fractions and smaller validation splits are
+    contained in larger ones.
 
     Args:
         train_labels: int64 [N].
         test_labels: int64 [M].
         classes: number of classes before the class subset.
         config: what to choose.
-        split_seed: the seed of every choice here.
+        split_seed: the seed of every random choice here.
+        difficulty: float64 [N], low = easy, NaN = unknown; where a subset is chosen by a score.
 
     Returns:
         The selections and the number of classes after the class subset.
 
     Raises:
-        ConfigError: when a class does not exist or a split is left without examples.
+        ConfigError: when a class does not exist, a split is left without examples, or too few have a score.
     """
     kept = config.subset.classes
     if kept is not None:
@@ -74,6 +80,9 @@ def select(
     if config.subset.fraction < 1:
         count = max(1, round(config.subset.fraction * len(train.index)))
         train = train.take(_permutation(len(train.index), split_seed, "subset")[:count])
+
+    if difficulty is not None:
+        train = train.take(_by_score(difficulty[train.index], config.subset))
 
     splits["train"] = _noisy(train, config.label_noise, classes, split_seed)
     return splits, classes
@@ -116,6 +125,29 @@ def _validation_count(validation: float | int, examples: int) -> int:
         message = f"{validation} leaves nothing to train on; there are {examples} training examples"
         raise ConfigError(("dataset.validation", message))
     return count
+
+
+def _by_score(difficulty: Tensor, subset: schema.Subset) -> Tensor:
+    """Positions of the examples chosen by a score; of equally hard ones the first comes first."""
+    unknown = int(difficulty.isnan().sum())
+    if unknown:
+        raise ConfigError(
+            (
+                "dataset.subset.scores",
+                f"it has no score of {unknown} of the {len(difficulty)} training examples; ask for scores of a run "
+                "that trains on all of them",
+            )
+        )
+    hardness = difficulty if subset.keep == "easiest" else -difficulty
+    order = hardness.sort(stable=True).indices[subset.offset :][: subset.count]
+    if len(order) != subset.count:
+        raise ConfigError(
+            (
+                "dataset.subset.count",
+                f"{subset.count} after an offset of {subset.offset} is more than the {len(difficulty)} there are",
+            )
+        )
+    return order
 
 
 def _noisy(train: Selection, share: float, classes: int, split_seed: int) -> Selection:

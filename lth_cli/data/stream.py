@@ -149,6 +149,10 @@ class StreamedData:
         for images, labels in self._load(split, requests, augment_seed=0):
             yield self._normalizer(images), labels
 
+    def positions(self, split: str) -> Tensor:
+        """Where the examples of a split lie in the data set as loaded; see `Data.positions`."""
+        return self._selections[split].index
+
     def _load(
         self, split: str, requests: Callable[[], Iterator[Request]], augment_seed: int
     ) -> Iterator[Batch]:

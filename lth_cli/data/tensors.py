@@ -78,6 +78,7 @@ class TensorData:
         self.input_shape = tuple(arrays.train_inputs.shape[1:])
         self.classes = classes
         self.sizes = {name: len(selection.index) for name, selection in selections.items()}
+        self._positions = {name: selection.index for name, selection in selections.items()}
         self._augment = config.augment
         self.augmented = any(config.augment.model_dump().values())
         self._evaluation_batch = evaluation_batch
@@ -127,6 +128,10 @@ class TensorData:
             rows = slice(start, start + self._evaluation_batch)
             inputs = chosen.inputs[rows]
             yield inputs if chosen.normalized else self._normalizer(inputs), chosen.labels[rows]
+
+    def positions(self, split: str) -> Tensor:
+        """Where the examples of a split lie in the data set as loaded; see `Data.positions`."""
+        return self._positions[split]
 
 
 class TensorBatches:

@@ -13,6 +13,7 @@ from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.steps import parse_rounds
 from lth_cli.config.values import MOST_ROUNDS
 from lth_cli.experiments.imp import rewound, train_control, train_dense
+from lth_cli.experiments.kept_scores import with_kept_scores
 from lth_cli.experiments.plan import Plan, make_plan
 from lth_cli.experiments.recorded import noted_teachers
 from lth_cli.experiments.session import Session, Task
@@ -117,7 +118,7 @@ def _rounds(run: Run, text: str) -> list[int]:
 
 def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
     note = run.info.get("source", {})
-    stored = validate(note.get("config") or run.config)
+    stored = with_kept_scores(validate(note.get("config") or run.config), run)
     # Places are this person's; where to rewind to is what is asked now.
     here = {name: getattr(plan.config, name) for name in ("data", "rewind", "checkpoint")}
     stored = stored.model_copy(update=here)

@@ -16,6 +16,7 @@ from lth_cli.config.compose import validate
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.schema import Config
 from lth_cli.experiments.environment import describe_machine, git_commit
+from lth_cli.experiments.kept_scores import keep_scores, with_kept_scores, without_places_of_scores
 from lth_cli.experiments.plan import Plan, differences
 from lth_cli.experiments.space import shortage
 from lth_cli.experiments.workforce import workforce
@@ -256,20 +257,21 @@ def find_existing(config: Config, kind: str, name: str, source: str | None = Non
 
 
 def stored_config(run: Run) -> Config:
-    """The config a run was made with; keys that a newer release added take their defaults.
+    """The config a run was made with: keys of a newer release take their defaults, scores are where they lie now.
 
     Raises:
         RequestError: when it is not a config this release understands.
     """
     try:
-        return validate(run.config)
+        return with_kept_scores(validate(run.config), run)
     except ConfigError as error:
         raise RequestError(f"{run.path / 'config.yaml'} is not a config of this release: {error}") from error
 
 
 def comparable(config: Config) -> dict[str, Any]:
     """The plain config without what may change between two runs of the same command."""
-    return {key: value for key, value in config.model_dump(mode="json").items() if key not in _FREE_KEYS}
+    plain = without_places_of_scores(config).model_dump(mode="json")
+    return {key: value for key, value in plain.items() if key not in _FREE_KEYS}
 
 
 @contextmanager
@@ -288,6 +290,7 @@ def open_session(
     run = find_existing(config, task.kind, name, source) or _create(config, task, name)
     with run.lock().acquire(), workforce() as make_trainer:
         run.clear_leftovers()
+        keep_scores(config, run)
         run.update(state="running", error=None, diverged=None)
         done = sum(round_.finished for branch in (None, *run.branches()) for round_ in run.rounds(branch))
         short = shortage(task.plan, max(0, task.trainings - done), run.path)

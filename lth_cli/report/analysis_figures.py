@@ -53,6 +53,66 @@ def instability(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     return True
 
 
+def agreement(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Accuracy of every network, and how many examples have at least so much disagreement, a colour a round."""
+    accuracy, ambiguity = figure.subplots(1, 2)
+    rounds = [row["round"] for row in tables["accuracy"]]
+    for index, name in enumerate(rounds):
+        values = [100 * _number(row, "accuracy") for row in tables["networks"] if row["round"] == name]
+        accuracy.plot([index] * len(values), values, "o", color=f"C{index}", alpha=0.6)
+        accuracy.plot([index - 0.2, index + 0.2], [sum(values) / len(values)] * 2, color=f"C{index}")
+        differ = [_number(row, "disagreement") for row in tables["examples"] if row["round"] == name]
+        ambiguous = sorted((share for share in differ if share > 0), reverse=True)
+        shares = [100 * (position + 1) / len(differ) for position in range(len(ambiguous))]
+        ambiguity.plot(shares, ambiguous, color=f"C{index}", label=f"round {name}")
+    accuracy.set_xticks(range(len(rounds)), rounds)
+    accuracy.set_xlim(-0.5, len(rounds) - 0.5)
+    _finish(accuracy, "round", "accuracy (%)")
+    _finish(ambiguity, "examples (%)", "disagreement d(x), sorted")
+    return True
+
+
+def examples(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Every score that was measured, sorted from easy to hard."""
+    rows = tables["scores"]
+    across = min(3, len(summary["means"]))
+    down = -(-len(summary["means"]) // across)
+    for position, score in enumerate(summary["means"]):
+        axes = figure.add_subplot(down, across, position + 1)
+        values = sorted((_number(row, score) for row in rows), reverse=score == "margin")
+        axes.plot([100 * passed / len(values) for passed in range(len(values))], values)
+        _finish(axes, "examples (%), easy to hard", score)
+    return True
+
+
+def masks(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """What pairs of masks share against chance, and magnitudes before and after the last retraining."""
+    panels = [draw for draw, table in ((_shared, "overlap"), (_magnitudes, "histogram")) if tables[table]]
+    for position, draw in enumerate(panels):
+        draw(figure.add_subplot(1, len(panels), position + 1), tables)
+    return bool(panels)
+
+
+def _shared(axes: Any, tables: Tables) -> None:
+    """Fraction of the sparser mask that the denser shares, each pair a point; on the diagonal is chance."""
+    chance, found = (
+        [100 * _number(row, column) for row in tables["overlap"]]
+        for column in ("chance_fraction", "shared_fraction")
+    )
+    axes.plot([0, 100], [0, 100], color="0.6", linestyle=":")
+    axes.plot(chance, found, "o", markersize=3.5, alpha=0.6)
+    _finish(axes, "weights in common by chance (%)", "weights in common (%)")
+
+
+def _magnitudes(axes: Any, tables: Tables) -> None:
+    last = tables["histogram"][-1]["mask"]
+    rows = [row for row in tables["histogram"] if row["mask"] == last]
+    edges = [_number(row, "log10_from") for row in rows] + [_number(rows[-1], "log10_to")]
+    for column, label in (("projection", "at the projection"), ("retrained", "after retraining")):
+        axes.stairs([_number(row, column) for row in rows], edges, label=label)
+    _finish(axes, f"log10 |w| of weights in {last}", "weights")
+
+
 def _number(row: Row, column: str) -> float:
     value = row.get(column)
     return float("nan") if value is None else float(value)
@@ -67,6 +127,9 @@ def _finish(axes: Any, x: str, y: str) -> None:
 
 
 DRAW: dict[str, Callable[[Any, Tables, dict[str, Any]], bool]] = {
+    "agreement": agreement,
     "connectivity": connectivity,
+    "examples": examples,
     "instability": instability,
+    "masks": masks,
 }

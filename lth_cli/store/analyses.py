@@ -20,6 +20,7 @@ from lth_cli.config.errors import LthError
 from lth_cli.store.files import (
     Damaged,
     digest,
+    link_or_copy,
     make_folder,
     read_bytes,
     read_json,
@@ -166,6 +167,12 @@ class StoredAnalysis:
         }
         head = {"analysis": name, "identity": identity, "finished": now()}
         write_sealed(self.path / _RESULT, {**head, **result, "files": files})
+
+    def copy(self, target: Path) -> None:
+        """Put the finished answer into another folder too, the result last. Raises WriteFailed, ReadFailed, Damaged."""
+        make_folder(target)
+        for name in [*self.result["files"], _RESULT]:
+            link_or_copy(self.path / Path(name).name, target / Path(name).name)
 
     @property
     def tidy(self) -> bool:

@@ -105,3 +105,36 @@ def test_mistakes_are_named(keys: dict[str, object], path: str, words: str) -> N
 def test_a_class_without_examples_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match=r"no test examples"):
         select(LABELS, TEST * 0, 5, dataset(FAKE, subset={"classes": [3]}), 0)
+
+
+def ranked(difficulty: torch.Tensor, **subset: object) -> list[int]:
+    config = dataset(FAKE, subset={"by": "el2n", "scores": "somewhere", **subset})
+    return select(LABELS, TEST, 5, config, 0, difficulty)[0]["train"].index.tolist()
+
+
+def test_a_subset_by_a_score_is_of_the_easiest_or_hardest_with_ties_in_stored_order() -> None:
+    difficulty = torch.zeros(1000, dtype=torch.float64)
+    difficulty[[3, 500]] = -1.0
+    difficulty[[7, 900]] = 1.0
+    assert ranked(difficulty, count=4) == [0, 1, 3, 500]
+    assert ranked(difficulty, count=3, offset=1) == [0, 1, 500]
+    assert ranked(difficulty, count=3, keep="hardest") == [0, 7, 900]
+    assert ranked(difficulty, count=2, keep="hardest", offset=1) == [0, 900]
+    assert ranked(difficulty, count=2, classes=[2]) == [
+        2,
+        12,
+    ]  # of those classes alone: 3 and 500 are of others
+    assert ranked(difficulty, count=1000) == list(range(1000))
+    for count, offset in ((1001, 0), (1000, 1), (1, 1000)):
+        with pytest.raises(ConfigError, match=f"{count} after an offset of {offset} is more than the 1000"):
+            ranked(difficulty, count=count, offset=offset)
+
+
+def test_every_example_to_choose_from_needs_a_score() -> None:
+    difficulty = torch.zeros(1000, dtype=torch.float64)
+    held_out = chosen(validation=100)[0]["val"].index
+    difficulty[held_out] = torch.nan  # scores of a run with the same validation split
+    config = dataset(FAKE, validation=100, subset={"by": "loss", "scores": "s", "count": 10})
+    assert len(select(LABELS, TEST, 5, config, 0, difficulty)[0]["train"].index) == 10
+    with pytest.raises(ConfigError, match="no score of 100 of the 1000"):
+        ranked(difficulty, count=10)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lth_cli.experiments.analyses import connectivity, instability
+from lth_cli.experiments.analyses import agreement, connectivity, examples, instability, masks
 from lth_cli.experiments.analyses.request import Request, Study
 
 PREPARE: dict[str, Callable[[Request, Any], Study]] = {
+    "agreement": agreement.prepare,
     "connectivity": connectivity.prepare,
+    "examples": examples.prepare,
     "instability": instability.prepare,
+    "masks": masks.prepare,
 }
 
 

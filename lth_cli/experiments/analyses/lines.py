@@ -11,12 +11,10 @@ from torch import nn
 
 from lth_cli.analysis.line import Line, along, barrier, positions, recompute_batch_norm
 from lth_cli.config import analyzing
-from lth_cli.data.batches import Batch
 from lth_cli.experiments.analyses.work import Work
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.store.analyses import Row
 from lth_cli.store.states import State
-from lth_cli.training.evaluate import Stopped
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def curve(
 
     def measure() -> dict[str, list[float | None]]:
         if settings.batch_norm == "recomputed":
-            recompute_batch_norm(model, _stoppable(work, recorded), recorded.plan.dense.execution)
+            recompute_batch_norm(model, work.examples(recorded, "train"), recorded.plan.dense.execution)
         found = {split: work.evaluate(model, recorded, split) for split in settings.splits}
         return {
             split: [1.0 - metrics.accuracy, metrics.loss if math.isfinite(metrics.loss) else None]
@@ -91,11 +89,3 @@ def curve(
         {split: [float(point[split][0]) for point in points] for split in settings.splits},
         {split: [point[split][1] for point in points] for split in settings.splits},
     )
-
-
-def _stoppable(work: Work, recorded: Recorded) -> Iterator[Batch]:
-    """The training examples in stored order, without augmentation."""
-    for batch in recorded.plan.dense.data.evaluation("train"):
-        if work.should_stop():
-            raise Stopped
-        yield batch

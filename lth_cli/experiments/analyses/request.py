@@ -138,8 +138,8 @@ def circumstances(recorded: Recorded) -> dict[str, Any]:
     }
 
 
-def check_alike(states: Sequence[Recorded]) -> None:
-    """Refuse to compare networks of different architectures, or on different data.
+def check_shapes(states: Sequence[Recorded]) -> None:
+    """Refuse to compare networks of different architectures.
 
     Raises:
         RequestError: naming two that differ.
@@ -153,6 +153,17 @@ def check_alike(states: Sequence[Recorded]) -> None:
                     f"{first.label} and {other.label} are of different architectures: {name} has shape "
                     f"{ours} in the one and {theirs} in the other"
                 )
+
+
+def check_alike(states: Sequence[Recorded]) -> None:
+    """Refuse to compare networks of different architectures, or on different data.
+
+    Raises:
+        RequestError: naming two that differ.
+    """
+    check_shapes(states)
+    first = states[0]
+    for other in states[1:]:
         if first.plan.dense.data.identity != other.plan.dense.data.identity:
             raise RequestError(
                 f"{first.label} and {other.label} were trained on different data; "
@@ -160,12 +171,12 @@ def check_alike(states: Sequence[Recorded]) -> None:
             )
 
 
-def check_splits(splits: Sequence[str], recorded: Recorded) -> None:
+def check_splits(splits: Sequence[str], recorded: Recorded, key: str = "analysis.splits") -> None:
     """Refuse a split that the data of a run does not have. Raises RequestError."""
     there = recorded.plan.dense.data.sizes
     missing = [split for split in splits if split not in there]
     if missing:
         raise RequestError(
-            f"analysis.splits: the data of {recorded.run.name} has no {', '.join(missing)}; "
+            f"{key}: the data of {recorded.run.name} has no {', '.join(missing)}; "
             f"accepted: {', '.join(there)}"
         )

@@ -14,6 +14,7 @@ from torch import nn
 from lth_cli.config.analyzing import Analyze
 from lth_cli.config.schema import Evaluation
 from lth_cli.config.steps import Duration
+from lth_cli.data.batches import Batch
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.experiments.session import SessionObserver
 from lth_cli.experiments.workforce import workforce
@@ -108,6 +109,13 @@ class Work:
         """Loss and accuracy of a model on a split of a run's data. Raises Stopped."""
         dense = recorded.plan.dense
         return evaluate(model, dense.data, split, dense.execution, self.should_stop)
+
+    def examples(self, recorded: Recorded, split: str) -> Iterator[Batch]:
+        """Evaluation batches of a run's data, in stored order, without augmentation. Raises Stopped once told to."""
+        for batch in recorded.plan.dense.data.evaluation(split):
+            if self.should_stop():
+                raise Stopped
+            yield batch
 
     @property
     def storing(self) -> bool:

@@ -1,0 +1,84 @@
+"""Scores from an answer of `lth analyze`, for data in memory and streamed, and positions in the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from data_helpers import FAKE, dataset, fake, prepared, tree
+
+from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError
+from lth_cli.data.imagenet import imagenet
+from lth_cli.data.scores import difficulty, training_set_digest
+from lth_cli.data.source import Arrays, Files, Place
+from lth_cli.store.analyses import Row, StoredAnalysis
+
+
+def answer(folder: Path, training_set: str, values: dict[int, float]) -> Path:
+    """As analysis=examples leaves it."""
+    stored = StoredAnalysis(folder / "examples-00000000")
+    rows: list[Row] = [{"index": index, "margin": value} for index, value in values.items()]
+    about = stored.write_tables({"scores": rows})
+    stored.finish("examples", "00", {"summary": {"training_set": training_set}, "tables": about})
+    return stored.path
+
+
+def test_positions_are_those_in_the_loaded_training_set(place: Place) -> None:
+    config = dataset(FAKE, validation=10, subset={"fraction": 0.5, "classes": [1, 3]})
+    data, arrays = prepared(config, place), fake(place)
+    for split, count in (("train", 5), ("val", 10), ("test", 8)):
+        positions = data.positions(split)
+        inputs = torch.cat([inputs for inputs, _ in data.evaluation(split)])
+        loaded = arrays.test_inputs if split == "test" else arrays.train_inputs
+        assert len(positions) == count
+        assert torch.equal(inputs, loaded[positions].float() / 255)
+    with pytest.raises(KeyError):
+        prepared(dataset(FAKE), place).positions("val")
+
+
+def test_the_least_margin_is_the_hardest(place: Place, tmp_path: Path) -> None:
+    loaded = fake(place)
+    path = answer(tmp_path, training_set_digest(loaded), {3: 2.0, 4: -1.0})
+    subset = schema.Subset(by="margin", scores=str(path), count=1)
+    found = difficulty(subset, loaded)
+    assert found is not None and found[[3, 4]].tolist() == [-2.0, 1.0]
+    assert found.isnan().sum() == 48
+    assert difficulty(schema.Subset(), loaded) is None
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_another_training_set_is_told_apart(
+    place: Place, tmp_path: Path, write_tree: Callable[..., Path], streamed: bool
+) -> None:
+    loaded: Arrays | Files = fake(place)
+    changed: Arrays | Files = replace(loaded, train_labels=loaded.train_labels.flip(0))
+    if streamed:
+        files = imagenet(place=place, path=str(write_tree(tree("val", count=10), "imagenet")), size=8)
+        loaded, changed = files, replace(files, train=replace(files.train, sizes=files.train.sizes + 1))
+    assert training_set_digest(loaded) == training_set_digest(replace(loaded))
+    values = dict.fromkeys(range(20), 0.5)
+    subset = schema.Subset(
+        by="margin", scores=str(answer(tmp_path, training_set_digest(loaded), values)), count=4
+    )
+    assert difficulty(subset, loaded) is not None
+    with pytest.raises(ConfigError, match="of another training set than this one"):
+        difficulty(subset, changed)
+
+
+def test_streamed_examples_are_chosen_by_score(
+    place: Place, tmp_path: Path, write_tree: Callable[..., Path]
+) -> None:
+    folder = write_tree(tree("val", count=10, width=24, height=16), "imagenet")
+    files = imagenet(place=place, path=str(folder), size=8)
+    values = {index: float(index % 7) for index in range(len(files.train.labels))}
+    path = answer(tmp_path, training_set_digest(files), values)
+    subset = {"by": "margin", "scores": str(path), "count": 4, "keep": "hardest"}
+    config = dataset("lth_cli.data.imagenet.imagenet", path=str(folder), size=8, subset=subset)
+    data = prepared(config, place)
+    expected = sorted(sorted(values, key=lambda index: (values[index], index))[:4])
+    assert data.positions("train").tolist() == expected
+    assert data.sizes["train"] == 4
