@@ -23,7 +23,8 @@ from lth_cli.config.compose import load
 from lth_cli.config.schema import DataPlace
 from lth_cli.data.source import Arrays, Place, open_place
 from lth_cli.experiments.plan import make_plan
-from lth_cli.pruning.mask import ones, shuffle_layerwise
+from lth_cli.pruning.controls import control_masks
+from lth_cli.pruning.mask import everything
 from lth_cli.training.loop import Trainer, initial_state
 from lth_cli.training.trajectory import Trajectory
 
@@ -114,11 +115,10 @@ def main() -> None:
     ]
     plan = make_plan(load("train", overrides).config)
     dense = plan.dense
-    weights = {name: initial_state(dense, 0).weights[name] for name in plan.prunable}
-    half = ones(weights)
+    half = everything(plan.prunable_shapes)
     for mask in half.values():
         mask.view(-1)[::2] = False
-    sparse = dense.ticket(shuffle_layerwise(half, seed=0), 0)
+    sparse = plan.retraining(control_masks("random", half, dict, seed=0, round_number=1), dense.start)
     arrays = random_images(open_place(DataPlace()))
     loops: dict[str, Callable[[], None]] = {
         "bare loop, dense": lambda: bare(dense, options.steps),

@@ -164,7 +164,7 @@ class _Checker:
         self._known: dict[str, int | RequestError] = {}
 
     def trainings(self, config: Config, run: Run | None) -> int:
-        """Rounds and controls that a point, or what is left of its run, trains. Raises RequestError when it does not fit."""
+        """Rounds and controls that a point trains, or goes on with. Raises RequestError when it does not fit."""
         plain = config.model_dump(mode="json", exclude=_NEVER_UNFIT)
         own = None if run is None else run.info.get("teachers")  # what they are taken from may be gone
         key = canonical([plain, own])

@@ -15,6 +15,7 @@ from lth_cli.store.analyses import Row, StoredAnalysis, Value
 
 _MOST_ROWS = 40
 _MOST_ROWS_AS_JSON = 1000
+_PIPE_WIDTH = 160
 # Measured along the way, for programs and figures; too long to read.
 _NOT_SHOWN = (
     "curves",
@@ -52,7 +53,7 @@ def as_json(stored: StoredAnalysis) -> dict[str, Any]:
 
 def print_answer(stored: StoredAnalysis) -> None:
     """Tables, the answer in sentences, where it lies and what it cost."""
-    console = Console()
+    console = _console()
     result = stored.result
     for name, rows in stored.tables().items():
         if name in _NOT_SHOWN or not rows:
@@ -80,7 +81,13 @@ def print_points(points: Sequence[tuple[str, StoredAnalysis | None]]) -> None:
             table.add_row(asked, "failed", "")
         else:
             table.add_row(asked, "; ".join(stored.result["headline"]), str(stored.path))
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """As wide as the terminal; a pipe or file has no width, and breaks no number in two."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:
