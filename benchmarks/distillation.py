@@ -5,9 +5,9 @@ Run: python benchmarks/distillation.py mnist --data-root FOLDER [--seeds 0 1 2] 
      python benchmarks/distillation.py tickets --data-root FOLDER
 
 `mnist`: LeNet-300-100 taught by LeNet-300-100. `cifar10`: a ResNet on CIFAR-10 images taught by one of its kind that
-was trained four times as long. All students of a seed are trained in this process in lockstep, 50 steps each in turn, so
-that whatever else the machine does slows them alike; costs are CPU seconds without evaluation, as ratios to the student
-without teachers. `tickets`: rounds of IMP with and without their dense network as teacher.
+was trained four times as long. All students of a seed are trained in this process in lockstep, 50 steps each in turn,
+so that whatever else the machine does slows them alike; costs are CPU seconds without evaluation, as ratios to the
+student without teachers. `tickets`: rounds of IMP with and without their dense network as teacher.
 """
 
 from __future__ import annotations
@@ -203,10 +203,10 @@ def _write(options: argparse.Namespace, length: str, longer: str, students: dict
         f"# Distillation: {options.what}\n",
         made_on(options.seeds, options.threads),
         f"Students train {length}, their teachers {longer} from other seeds (100 to 107). Loss 0.1 x labels + 0.9 x "
-        "KL at T = 4 unless named. Cost: CPU seconds of a training without evaluation, as a ratio to `plain`, mean over "
-        f"seeds (`plain` took {seconds:.1f} s); removed: of the overhead of `one teacher`. Steps: to the mean final test accuracy of `plain`, "
-        f"{100 * target:.2f} %, evaluated every 50 steps, as a share of what `plain` takes to it; students that never "
-        "get there are counted.\n",
+        "KL at T = 4 unless named. Cost: CPU seconds of a training without evaluation, as a ratio to `plain`, mean "
+        f"over seeds (`plain` took {seconds:.1f} s); removed: of the overhead of `one teacher`. Steps: to the mean "
+        f"final test accuracy of `plain`, {100 * target:.2f} %, evaluated every {CHUNK} steps, as a share of what "
+        "`plain` takes to it; students that never get there are counted.\n",
         "| way | cost | removed | test accuracy in % | steps to plain's accuracy |\n"
         "| --- | ---: | ---: | ---: | ---: |",
     ]
