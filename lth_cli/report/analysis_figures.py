@@ -53,6 +53,21 @@ def instability(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     return True
 
 
+def curvature(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Density of the eigenvalues of each state; logarithmic, as nearly all lie around zero."""
+    rows = tables["density"]
+    axes = figure.add_subplot()
+    for name in dict.fromkeys(row["state"] for row in rows):
+        line = [row for row in rows if row["state"] == name]
+        axes.semilogy([row["eigenvalue"] for row in line], [row["density"] for row in line], label=name)
+    # The tails of the Gaussians are without end; a single eigenvalue is a bell of 1 / D of the peak at least.
+    peak = max(_number(row, "density") for row in rows)
+    weights = max(_number(row, "weights") for row in tables["trace"])
+    axes.set_ylim(0.1 * peak / weights, 2 * peak)
+    _finish(axes, "eigenvalue of the Hessian", "density")
+    return True
+
+
 def _number(row: Row, column: str) -> float:
     value = row.get(column)
     return float("nan") if value is None else float(value)
@@ -68,5 +83,6 @@ def _finish(axes: Any, x: str, y: str) -> None:
 
 DRAW: dict[str, Callable[[Any, Tables, dict[str, Any]], bool]] = {
     "connectivity": connectivity,
+    "curvature": curvature,
     "instability": instability,
 }
