@@ -55,22 +55,16 @@ Moment = Annotated[str, BeforeValidator(_moment)]
 Split = Literal["train", "val", "test"]
 
 
-class Line(Section):
-    """How error is measured on the line between two states (Frankle et al. 2020, arXiv:1912.05671)."""
+class Measured(Section):
+    """What is measured at points between trained states."""
 
-    points: Annotated[int, Field(ge=3, le=10_000)] = Field(
-        30, description="Evenly spaced points on the line, both ends included."
-    )
     splits: Annotated[list[Split], Field(min_length=1)] = Field(
         ["train", "test"], description="Examples that error and loss are measured on: train, val, test."
     )
     batch_norm: Literal["interpolated", "recomputed"] = Field(
         "interpolated",
-        description="Batch-norm statistics on the line: interpolated like weights, or recomputed there by a pass "
+        description="Batch-norm statistics between states: interpolated like weights, or recomputed there by a pass "
         "over the training set.",
-    )
-    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.02, description="Barrier of the test error below which two states count as connected."
     )
 
     @field_validator("splits")
@@ -79,8 +73,19 @@ class Line(Section):
         if len(set(splits)) < len(splits):
             raise ValueError("names a split twice")
         if "test" not in splits:
-            raise ValueError("must name test, by whose error states count as connected")
+            raise ValueError("must name test, by whose error states are compared")
         return splits
+
+
+class Line(Measured):
+    """How error is measured on the line between two states (Frankle et al. 2020, arXiv:1912.05671)."""
+
+    points: Annotated[int, Field(ge=3, le=10_000)] = Field(
+        30, description="Evenly spaced points on the line, both ends included."
+    )
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.02, description="Barrier of the test error below which two states count as connected."
+    )
 
 
 class Connectivity(Line):
@@ -165,7 +170,23 @@ class Curvature(Section):
     )
 
 
-Analysis = Annotated[Connectivity | Instability | Curvature, Field(discriminator="name")]
+class Landscape(Measured):
+    """Error and loss on the plane through three states, or the one that four trained seeds span."""
+
+    name: Literal["landscape"]
+    states: Annotated[list[StateName], Field(min_length=1)] = Field(
+        ["0@end", "1@end", "last@end"],
+        description="Three states, or four; one without a run is one of each RUN asked about.",
+    )
+    grid: Annotated[int, Field(ge=2, le=1000)] = Field(
+        21, description="Evenly spaced points along each axis: grid x grid evaluations of every split."
+    )
+    margin: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        0.2, description="How far the grid goes beyond the states, as a share of their extent along the axis."
+    )
+
+
+Analysis = Annotated[Connectivity | Instability | Curvature | Landscape, Field(discriminator="name")]
 
 
 class Checkpoints(Section):

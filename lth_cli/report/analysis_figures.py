@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,55 @@ def curvature(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     return True
 
 
+def landscape(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Contours of test error and test loss on the plane, with the states marked."""
+    from matplotlib.colors import LogNorm
+
+    rows, states = tables["plane"], tables["states"]
+    xs, ys = (sorted({_number(row, axis) for row in rows}) for axis in ("x", "y"))
+    figure.set_size_inches(9.6, 4.2)
+    for axes, column, scale, title in zip(
+        figure.subplots(1, 2),
+        ("test_error", "test_loss"),
+        (100.0, 1.0),
+        ("test error (%)", "test loss (logarithmic)"),
+        strict=True,
+    ):
+        at = {(row["x"], row["y"]): scale * _number(row, column) for row in rows}
+        heights = [[at[x, y] for x in xs] for y in ys]
+        known = [height for height in at.values() if not math.isnan(height)]
+        # A loss spans decades; contours need something to differ in.
+        logarithmic = column == "test_loss" and bool(known) and min(known) > 0
+        if known and min(known) < max(known):
+            levels = _levels(min(known), max(known), logarithmic)
+            filled = axes.contourf(xs, ys, heights, levels, norm=LogNorm() if logarithmic else None)
+            figure.colorbar(filled, ax=axes, format="%.3g")
+        axes.plot([row["x"] for row in states], [row["y"] for row in states], "wo", markeredgecolor="k")
+        for row in states:
+            left = _number(row, "x") <= (xs[0] + xs[-1]) / 2
+            axes.annotate(
+                str(row["state"]),
+                (row["x"], row["y"]),
+                xytext=(6 if left else -6, 6),
+                textcoords="offset points",
+                horizontalalignment="left" if left else "right",
+                fontsize="small",
+                bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+            )
+        axes.set_title(title, fontsize="medium")
+        axes.set_xlabel("distance of weights" if len(states) == 3 else "(w0 - w1) / 2")
+        axes.set_ylabel("distance of weights" if len(states) == 3 else "(w3 - w2) / 2")
+    return True
+
+
+def _levels(low: float, high: float, logarithmic: bool, count: int = 16) -> list[float]:
+    """Evenly spaced, both ends included."""
+    shares = [index / (count - 1) for index in range(count)]
+    if logarithmic:
+        return [low * (high / low) ** share for share in shares]
+    return [low + (high - low) * share for share in shares]
+
+
 def _number(row: Row, column: str) -> float:
     value = row.get(column)
     return float("nan") if value is None else float(value)
@@ -85,4 +135,5 @@ DRAW: dict[str, Callable[[Any, Tables, dict[str, Any]], bool]] = {
     "connectivity": connectivity,
     "curvature": curvature,
     "instability": instability,
+    "landscape": landscape,
 }

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lth_cli.experiments.analyses import connectivity, curvature, instability
+from lth_cli.experiments.analyses import connectivity, curvature, instability, landscape
 from lth_cli.experiments.analyses.request import Request, Study
 
 PREPARE: dict[str, Callable[[Request, Any], Study]] = {
     "connectivity": connectivity.prepare,
     "curvature": curvature.prepare,
     "instability": instability.prepare,
+    "landscape": landscape.prepare,
 }
 
 

@@ -21,7 +21,6 @@ from lth_cli.analysis import spectrum
 from lth_cli.analysis.hessian import Hessian
 from lth_cli.config import analyzing
 from lth_cli.config.errors import LthError, RequestError
-from lth_cli.config.references import is_round
 from lth_cli.config.seeds import derive_seed
 from lth_cli.data.batches import Batch
 from lth_cli.experiments.analyses.request import (
@@ -68,7 +67,8 @@ class Place:
 
 def prepare(request: Request, asked: analyzing.Curvature) -> Study:
     """Check the question. Raises RequestError."""
-    places = [_place(state, asked) for state in _states(request, asked)]
+    states = {state.label: state for state in request.states(asked.states)}
+    places = [_place(state, asked) for state in states.values()]
     return Study(
         "curvature",
         request.runs[0],
@@ -88,16 +88,6 @@ def prepare(request: Request, asked: analyzing.Curvature) -> Study:
         functools.partial(_answer, asked=asked, places=places),
         parts=len(places),
     )
-
-
-def _states(request: Request, asked: analyzing.Curvature) -> list[NamedState]:
-    """Every state named; one of no run is asked of each run."""
-    found: dict[str, NamedState] = {}
-    for text in asked.states:
-        for run in request.runs if is_round(text) else request.runs[:1]:
-            state = request.state(text, run)
-            found.setdefault(state.label, state)
-    return list(found.values())
 
 
 def _place(state: NamedState, asked: analyzing.Curvature) -> Place:
