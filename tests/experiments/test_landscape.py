@@ -96,6 +96,30 @@ def test_four_seeds(lth_in: Lth, folder: Path) -> None:
         assert abs(float(rest @ across)) < 1e-4 * float(across.norm() * own.norm())
 
 
+def test_negative_variances_beyond_the_states_are_told_of(
+    lth_in: Lth, tmp_path: Path, small: tuple[str, ...]
+) -> None:
+    network = (
+        "model=resnet20",
+        "model.depth=8",
+        "model.width=2",
+        "dataset.subset.fraction=0.1",
+        "training.length=3ep",
+    )
+    arguments = [word for word in small if not word.startswith("model.")]
+    assert lth_in(tmp_path, "prune", *arguments, *network, "name=bn", "pruning.rounds=2", "-q").code == 0
+    interpolated, recomputed = (
+        ask(lth_in, tmp_path, "bn", "analysis.margin=10", f"analysis.batch_norm={how}")
+        for how in ("interpolated", "recomputed")
+    )
+    clamped = [row["clamped_variances"] for row in interpolated["tables"]["plane"]]
+    count = sum(found > 0 for found in clamped)
+    assert count == interpolated["summary"]["points_with_clamped_variances"] > 0
+    assert f"at {count} of 9 points" in interpolated["headline"][1]
+    assert not any(row["clamped_variances"] for row in recomputed["tables"]["plane"])
+    assert len(recomputed["headline"]) == 1
+
+
 def test_asked_again_nothing_is_computed(lth_in: Lth, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = ask(lth_in, folder, "one")
     monkeypatch.setattr(Work, "evaluate", None)

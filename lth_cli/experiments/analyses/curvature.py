@@ -153,9 +153,8 @@ def _answer(work: Work, *, asked: analyzing.Curvature, places: Sequence[Place]) 
             bound = _bound(state, place.masks, place.after, density, asked)
             tables["bound"].append({"state": label, **bound})
             line += (
-                f"; at most {100 * float(bound['prunable'] or 0):.1f} % prunable at once, "
-                f"{100 * float(bound['pruned'] or 0):.1f} % were, and the next round "
-                f"{'matches' if bound['next_matches'] else 'does not match'}"
+                f"; at most {100 * bound['prunable']:.1f} % prunable at once, {100 * bound['pruned']:.1f} % were, "
+                f"and the next round {'matches' if bound['next_matches'] else 'does not match'}"
             )
         headline.append(line)
         work.observer.part_finished(f"{products[label]} products")
@@ -305,7 +304,7 @@ def _tables(
 
 def _bound(
     state: State, masks: Masks, after: Next, density: spectrum.Density, asked: analyzing.Curvature
-) -> Row:
+) -> dict[str, Any]:
     """The bound on the fraction prunable at once, beside what the next round pruned and came to.
 
     R is the norm of the weights of the state that the next mask removes.

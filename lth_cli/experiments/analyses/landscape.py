@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 from lth_cli.analysis.plane import Combination, Plane, grid, spanned_by_four, through_three
 from lth_cli.config import analyzing
@@ -25,8 +27,12 @@ from lth_cli.experiments.analyses.request import (
     settings,
 )
 from lth_cli.experiments.analyses.work import Work
-from lth_cli.store.analyses import Row
 from lth_cli.store.states import State
+
+Point = dict[str, Any]
+"""A row of a table: where a point is, error and loss by split, and how many variances had to be set to zero."""
+
+_ERROR = operator.itemgetter("test_error")
 
 
 def prepare(request: Request, asked: analyzing.Landscape) -> Study:
@@ -65,35 +71,33 @@ def _answer(work: Work, *, asked: analyzing.Landscape, states: Sequence[NamedSta
     plane = _plane(loaded, states)
     mover = Combination(model, loaded)
 
-    def point(coefficients: Sequence[float], *key: str | int) -> Row:
-        """Columns of a table: error and loss by split, and variances that had to be set to zero."""
-
-        def measured() -> Row:
+    def point(coefficients: Sequence[float], *key: str | int) -> Point:
+        def measured() -> Point:
             clamped = mover.move(coefficients)
-            row: Row = {}
+            found: Point = {}
             for split, (error, loss) in measure(work, states[0].recorded, model, asked).items():
-                row |= {f"{split}_error": error, f"{split}_loss": loss}
+                found |= {f"{split}_error": error, f"{split}_loss": loss}
             # Recomputed statistics replace what interpolation gave.
-            return row | {"clamped_variances": clamped if asked.batch_norm == "interpolated" else 0}
+            return found | {"clamped_variances": clamped if asked.batch_norm == "interpolated" else 0}
 
-        row: Row = work.once(list(key), measured)
-        return row
+        found: Point = work.once(list(key), measured)
+        return found
 
-    marks: list[Row] = []
+    marks: list[Point] = []
     for index, (state, mark) in enumerate(zip(states, plane.marks, strict=True)):
         own = point([float(index == other) for other in range(len(states))], "state", index)
-        del own["clamped_variances"]
-        marks.append({"state": state.label, "x": mark.x, "y": mark.y, "distance": mark.distance, **own})
+        where = {"state": state.label, "x": mark.x, "y": mark.y, "distance": mark.distance}
+        marks.append(where | {name: value for name, value in own.items() if name != "clamped_variances"})
     xs, ys = grid(plane, asked.grid, asked.margin)
-    rows: list[Row] = []
+    rows: list[Point] = []
     for number, y in enumerate(ys, 1):
         work.observer.part_started(f"row {number} of the plane")
-        line: list[Row] = [
-            {"x": x, "y": y, **point(plane.coefficients(x, y), "point", column, number)}
+        line = [
+            {"x": x, "y": y} | point(plane.coefficients(x, y), "point", column, number)
             for column, x in enumerate(xs, 1)
         ]
         rows += line
-        work.observer.part_finished(f"least test error {100 * min(map(_test_error, line)):.2f} %")
+        work.observer.part_finished(f"least test error {100 * min(map(_ERROR, line)):.2f} %")
     return _told(plane, rows, marks)
 
 
@@ -106,9 +110,9 @@ def _plane(loaded: Sequence[State], states: Sequence[NamedState]) -> Plane:
         raise RequestError(f"analysis.states: {labels} make no plane: {error}") from error
 
 
-def _told(plane: Plane, rows: list[Row], marks: list[Row]) -> Answer:
-    best = min(rows, key=_test_error)
-    clamped = sum(bool(row["clamped_variances"]) for row in rows)
+def _told(plane: Plane, rows: list[Point], marks: list[Point]) -> Answer:
+    best = min(rows, key=_ERROR)
+    clamped = sum(row["clamped_variances"] > 0 for row in rows)
     summary = {
         "units": list(plane.units),
         "angle": plane.angle,
@@ -117,8 +121,8 @@ def _told(plane: Plane, rows: list[Row], marks: list[Row]) -> Answer:
         "points_with_clamped_variances": clamped,
     }
     headline = [
-        f"least test error on the plane {100 * _test_error(best):.2f} % at ({best['x']:.4g}, {best['y']:.4g}); "
-        f"of the states {100 * min(map(_test_error, marks)):.2f} %"
+        f"least test error on the plane {100 * best['test_error']:.2f} % at ({best['x']:.4g}, {best['y']:.4g}); "
+        f"of the states {100 * min(map(_ERROR, marks)):.2f} %"
     ]
     if clamped:
         headline.append(
@@ -126,7 +130,3 @@ def _told(plane: Plane, rows: list[Row], marks: list[Row]) -> Answer:
             "analysis.batch_norm=recomputed does without"
         )
     return Answer({"states": marks, "plane": rows}, summary, headline)
-
-
-def _test_error(row: Row) -> float:
-    return float(row["test_error"] or 0.0)
