@@ -86,11 +86,13 @@ def landscape(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
         at = {(row["x"], row["y"]): scale * _number(row, column) for row in rows}
         heights = [[at[x, y] for x in xs] for y in ys]
         known = [height for height in at.values() if not math.isnan(height)]
-        # A loss spans decades; contours need something to differ in.
-        logarithmic = column == "test_loss" and bool(known) and min(known) > 0
-        if known and min(known) < max(known):
-            levels = _levels(min(known), max(known), logarithmic)
-            filled = axes.contourf(xs, ys, heights, levels, norm=LogNorm() if logarithmic else None)
+        low, high = min(known, default=0.0), max(known, default=0.0)
+        # A flat plane has no contours.
+        if high - low > 1e-9 * high:
+            logarithmic = column == "test_loss" and low > 0  # a loss spans decades
+            levels = _levels(low, high, logarithmic)
+            norm = LogNorm() if logarithmic else None
+            filled = axes.contourf(xs, ys, heights, levels, norm=norm)
             figure.colorbar(filled, ax=axes, format="%.3g")
         axes.plot([row["x"] for row in states], [row["y"] for row in states], "wo", markeredgecolor="k")
         for row in states:
@@ -111,11 +113,11 @@ def landscape(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
 
 
 def _levels(low: float, high: float, logarithmic: bool, count: int = 16) -> list[float]:
-    """Evenly spaced, both ends included."""
-    shares = [index / (count - 1) for index in range(count)]
+    """Evenly spaced, both ends included exactly: what lies beyond them is left white."""
+    shares = [index / (count - 1) for index in range(1, count - 1)]
     if logarithmic:
-        return [low * (high / low) ** share for share in shares]
-    return [low + (high - low) * share for share in shares]
+        return [low, *(low * (high / low) ** share for share in shares), high]
+    return [low, *(low + (high - low) * share for share in shares), high]
 
 
 def _number(row: Row, column: str) -> float:
