@@ -15,7 +15,9 @@ from lth_cli.training.precision import Execution
 
 def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
     """L2 distance of all weights together; both have the same tensors by name."""
-    return math.sqrt(sum(float((first[name] - second[name]).double().square().sum()) for name in first))
+    # An exact sum: tensors read from a file come in any order.
+    squares = (float((first[name] - second[name]).double().square().sum()) for name in first)
+    return math.sqrt(math.fsum(squares))
 
 
 @torch.no_grad()

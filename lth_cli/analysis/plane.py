@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lth_cli.analysis.line import batch_norms
+from lth_cli.store.states import State
 
 Tensors = Mapping[str, Tensor]
 
@@ -67,7 +70,8 @@ def through_three(states: Sequence[Tensors]) -> Plane:
     if height <= 1e-6 * length:
         raise ValueError("the three states lie on one line")
     up = tuple(part / height for part in rest)
-    return _plane(inner, (1.0, 0.0, 0.0), across, up)
+    marks = Mark(0.0, 0.0, 0.0), Mark(length, 0.0, 0.0), Mark(aside, height, 0.0)
+    return Plane((1.0, 0.0, 0.0), across, up, marks, (1.0, 1.0), 90.0)
 
 
 def spanned_by_four(states: Sequence[Tensors]) -> Plane:
@@ -84,6 +88,46 @@ def spanned_by_four(states: Sequence[Tensors]) -> Plane:
     inner = _inner_products(states)
     across, up = (0.5, -0.5, 0.0, 0.0), (0.0, 0.0, -0.5, 0.5)
     return _plane(inner, (0.25,) * 4, across, up)
+
+
+class Combination:
+    """Moves one model to affine combinations of states, in place.
+
+    Parameters and buffers of floating point, batch-norm statistics among them, are combined; counts are those of the
+    first state. In memory are the model and the N states: N + 1 copies of the weights.
+
+    Args:
+        model: of their architecture, on its device.
+        states: to combine.
+    """
+
+    def __init__(self, model: nn.Module, states: Sequence[State]) -> None:
+        live = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        stored = [{**state.weights, **state.buffers} for state in states]
+        self._variances = [layer.running_var for layer in batch_norms(model) if layer.running_var is not None]
+        self._moving: list[tuple[Tensor, list[Tensor]]] = []
+        for name, tensor in live.items():
+            if tensor.is_floating_point():
+                self._moving.append((tensor, [one[name].to(tensor.device) for one in stored]))
+            else:
+                tensor.copy_(stored[0][name])
+
+    @torch.no_grad()
+    def move(self, coefficients: Sequence[float]) -> int:
+        """Set the model to the sum of coefficient x state; one of a single 1 and zeros is exact.
+
+        Returns:
+            Running variances that came out negative, as they may outside of the states' convex hull. No statistics
+            are such; they are set to zero.
+        """
+        for tensor, parts in self._moving:
+            torch.mul(parts[0], coefficients[0], out=tensor)
+            for part, coefficient in zip(parts[1:], coefficients[1:], strict=True):
+                tensor.add_(part, alpha=coefficient)
+        negative = sum(int((variance < 0).sum()) for variance in self._variances)
+        for variance in self._variances:
+            variance.clamp_(min=0.0)
+        return negative
 
 
 def _plane(
@@ -130,8 +174,10 @@ def grid(plane: Plane, points: int, margin: float) -> tuple[list[float], list[fl
 def _inner_products(states: Sequence[Tensors]) -> Tensor:
     """Inner products of differences to the first state, float64 [N, N]; a large common part would drown them."""
     total = torch.zeros(len(states), len(states), dtype=torch.float64)
-    for name, base in states[0].items():
-        rows = torch.stack([(state[name].double() - base.double()).flatten() for state in states])
+    # Tensors read from a file come in any order, on which rounding would depend.
+    for name in sorted(states[0]):
+        base = states[0][name].double()
+        rows = torch.stack([(state[name].double() - base).flatten() for state in states])
         total += rows @ rows.T
     return total
 

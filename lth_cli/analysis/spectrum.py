@@ -26,9 +26,9 @@ def largest_eigenvalues(hessian: Hessian, count: int, *, tolerance: float, seed:
 
     Raises:
         ValueError: `count` is not below D.
-        LthError: they did not converge.
+        LthError: they did not converge, or there is no curvature at all.
     """
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+    from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
     if not 0 < count < hessian.size:
         raise ValueError(
@@ -49,6 +49,8 @@ def largest_eigenvalues(hessian: Hessian, count: int, *, tolerance: float, seed:
             f"{len(error.eigenvalues)} of {count} eigenvalues converged in {hessian.products} products; "
             "a larger tolerance or fewer eigenvalues may help"
         ) from error
+    except ArpackError as error:
+        raise LthError(f"the eigenvalues cannot be found: {error}") from error
     return sorted((float(value) for value in values), reverse=True)
 
 
@@ -136,11 +138,13 @@ def spectral_density(hessian: Hessian, probes: int, steps: int, *, seed: int) ->
 
     Costs `steps` products a probe, and memory for as many vectors: all are kept orthogonal.
     """
-    found = []
-    for probe in range(probes):
-        start = _signs(hessian, seed, probe) / math.sqrt(hessian.size)
-        found.append(_quadrature(*_lanczos(hessian, start, min(steps, hessian.size))))
-    return Density(found)
+    return Density([quadrature(hessian, probe, steps, seed=seed) for probe in range(probes)])
+
+
+def quadrature(hessian: Hessian, probe: int, steps: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights from one random vector of a spectral density, float64, at most `steps` each."""
+    start = _signs(hessian, seed, probe) / math.sqrt(hessian.size)
+    return _gauss(*_lanczos(hessian, start, min(steps, hessian.size)))
 
 
 def _lanczos(hessian: Hessian, start: Tensor, steps: int) -> tuple[list[float], list[float]]:
@@ -165,7 +169,7 @@ def _lanczos(hessian: Hessian, start: Tensor, steps: int) -> tuple[list[float], 
         basis[found] = ahead / norm
 
 
-def _quadrature(diagonal: list[float], beside: list[float]) -> tuple[Tensor, Tensor]:
+def _gauss(diagonal: list[float], beside: list[float]) -> tuple[Tensor, Tensor]:
     matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
     if beside:
         off = torch.tensor(beside, dtype=torch.float64)

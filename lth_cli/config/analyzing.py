@@ -55,22 +55,16 @@ Moment = Annotated[str, BeforeValidator(_moment)]
 Split = Literal["train", "val", "test"]
 
 
-class Line(Section):
-    """How error is measured on the line between two states (Frankle et al. 2020, arXiv:1912.05671)."""
+class Measured(Section):
+    """What is measured at points between trained states."""
 
-    points: Annotated[int, Field(ge=3, le=10_000)] = Field(
-        30, description="Evenly spaced points on the line, both ends included."
-    )
     splits: Annotated[list[Split], Field(min_length=1)] = Field(
         ["train", "test"], description="Examples that error and loss are measured on: train, val, test."
     )
     batch_norm: Literal["interpolated", "recomputed"] = Field(
         "interpolated",
-        description="Batch-norm statistics on the line: interpolated like weights, or recomputed there by a pass "
+        description="Batch-norm statistics between states: interpolated like weights, or recomputed there by a pass "
         "over the training set.",
-    )
-    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.02, description="Barrier of the test error below which two states count as connected."
     )
 
     @field_validator("splits")
@@ -79,8 +73,19 @@ class Line(Section):
         if len(set(splits)) < len(splits):
             raise ValueError("names a split twice")
         if "test" not in splits:
-            raise ValueError("must name test, by whose error states count as connected")
+            raise ValueError("must name test, by whose error states are compared")
         return splits
+
+
+class Line(Measured):
+    """How error is measured on the line between two states (Frankle et al. 2020, arXiv:1912.05671)."""
+
+    points: Annotated[int, Field(ge=3, le=10_000)] = Field(
+        30, description="Evenly spaced points on the line, both ends included."
+    )
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.02, description="Barrier of the test error below which two states count as connected."
+    )
 
 
 class Connectivity(Line):
@@ -109,6 +114,75 @@ class Instability(Line):
     )
     copies: Annotated[int, Field(ge=2, le=100)] = Field(
         2, description="Copies trained from each step; every two of them make a pair."
+    )
+
+
+class Curvature(Section):
+    """The Hessian of the training loss at states: largest eigenvalues, trace, diagonal, spectral density."""
+
+    name: Literal["curvature"]
+    states: Annotated[list[StateName], Field(min_length=1)] = Field(
+        ["0@end", "last@end"], description="A state without a run is one of each RUN asked about."
+    )
+    subspace: Literal["mask", "all"] = Field(
+        "mask",
+        description="Weights the Hessian is of: mask (prunable weights that the round's mask keeps), or all "
+        "(every parameter, pruned weights, biases and batch norm included).",
+    )
+    examples: Annotated[int, Field(ge=1)] = Field(
+        1000, description="Training examples in the loss, drawn by the seed, without augmentation."
+    )
+    eigenvalues: Annotated[int, Field(ge=1, le=1000)] = Field(
+        10, description="Largest eigenvalues sought, by Lanczos."
+    )
+    eigenvalue_tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        1e-4, description="Relative accuracy of the eigenvalues; 0 is that of the arithmetic."
+    )
+    probes: Annotated[int, Field(ge=2, le=100_000)] = Field(
+        50, description="Random vectors for trace and diagonal, a Hessian-vector product each."
+    )
+    density_probes: Annotated[int, Field(ge=1, le=1000)] = Field(
+        3, description="Random vectors for the spectral density."
+    )
+    density_steps: Annotated[int, Field(ge=2, le=1000)] = Field(
+        50, description="Products for each of those; as many vectors are held in memory."
+    )
+    density_points: Annotated[int, Field(ge=2, le=100_000)] = Field(
+        401, description="Points at which the density is tabulated."
+    )
+    density_width: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.01,
+        description="Standard deviation of the Gaussians that smooth the density, as a share of its range.",
+    )
+    rise: Annotated[float, Field(gt=0.0)] = Field(
+        0.01,
+        description="Rise of the loss (nats an example) tolerated in the bound on the fraction prunable at once.",
+    )
+    tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.002, description="A round matches with a test accuracy of at least the dense one less this."
+    )
+    dtype: Literal["float32", "float64"] = Field(
+        "float32", description="Numbers that products are computed in."
+    )
+    batch_size: Annotated[int, Field(ge=1)] = Field(200, description="Examples a pass; bounds memory.")
+    seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="Of the examples drawn and of all random vectors."
+    )
+
+
+class Landscape(Measured):
+    """Error and loss on the plane through three states, or the one that four trained seeds span."""
+
+    name: Literal["landscape"]
+    states: Annotated[list[StateName], Field(min_length=1)] = Field(
+        ["0@end", "1@end", "last@end"],
+        description="Three states, or four; one without a run is one of each RUN asked about.",
+    )
+    grid: Annotated[int, Field(ge=2, le=1000)] = Field(
+        21, description="Evenly spaced points along each axis: grid x grid evaluations of every split."
+    )
+    margin: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        0.2, description="How far the grid goes beyond the states, as a share of their extent along the axis."
     )
 
 
@@ -169,7 +243,10 @@ class Masks(Section):
     )
 
 
-Analysis = Annotated[Connectivity | Instability | Agreement | Examples | Masks, Field(discriminator="name")]
+Analysis = Annotated[
+    Connectivity | Instability | Curvature | Landscape | Agreement | Examples | Masks,
+    Field(discriminator="name"),
+]
 
 
 class Checkpoints(Section):

@@ -26,6 +26,9 @@ _NOT_SHOWN = (
     "scores",
     "layers",
     "histogram",
+    "density",
+    "quadrature",
+    "plane",
 )
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +114,72 @@ def _magnitudes(axes: Any, tables: Tables) -> None:
     _finish(axes, f"log10 |w| of weights in {last}", "weights")
 
 
+def curvature(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Density of the eigenvalues of each state; logarithmic, as nearly all lie around zero."""
+    rows = tables["density"]
+    axes = figure.add_subplot()
+    for name in dict.fromkeys(row["state"] for row in rows):
+        line = [row for row in rows if row["state"] == name]
+        axes.semilogy([row["eigenvalue"] for row in line], [row["density"] for row in line], label=name)
+    # The tails of the Gaussians are without end; a single eigenvalue is a bell of 1 / D of the peak at least.
+    peak = max(_number(row, "density") for row in rows)
+    weights = max(_number(row, "weights") for row in tables["trace"])
+    axes.set_ylim(0.1 * peak / weights, 2 * peak)
+    _finish(axes, "eigenvalue of the Hessian", "density")
+    return True
+
+
+def landscape(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Contours of test error and test loss on the plane, with the states marked."""
+    from matplotlib.colors import LogNorm
+
+    rows, states = tables["plane"], tables["states"]
+    xs, ys = (sorted({_number(row, axis) for row in rows}) for axis in ("x", "y"))
+    figure.set_size_inches(9.6, 4.2)
+    for axes, column, scale, title in zip(
+        figure.subplots(1, 2),
+        ("test_error", "test_loss"),
+        (100.0, 1.0),
+        ("test error (%)", "test loss (logarithmic)"),
+        strict=True,
+    ):
+        at = {(row["x"], row["y"]): scale * _number(row, column) for row in rows}
+        heights = [[at[x, y] for x in xs] for y in ys]
+        known = [height for height in at.values() if not math.isnan(height)]
+        low, high = min(known, default=0.0), max(known, default=0.0)
+        # A flat plane has no contours.
+        if high - low > 1e-9 * high:
+            logarithmic = column == "test_loss" and low > 0  # a loss spans decades
+            levels = _levels(low, high, logarithmic)
+            norm = LogNorm() if logarithmic else None
+            filled = axes.contourf(xs, ys, heights, levels, norm=norm)
+            figure.colorbar(filled, ax=axes, format="%.3g")
+        axes.plot([row["x"] for row in states], [row["y"] for row in states], "wo", markeredgecolor="k")
+        for row in states:
+            left = _number(row, "x") <= (xs[0] + xs[-1]) / 2
+            axes.annotate(
+                str(row["state"]),
+                (row["x"], row["y"]),
+                xytext=(6 if left else -6, 6),
+                textcoords="offset points",
+                horizontalalignment="left" if left else "right",
+                fontsize="small",
+                bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1},
+            )
+        axes.set_title(title, fontsize="medium")
+        axes.set_xlabel("distance of weights" if len(states) == 3 else "(w0 - w1) / 2")
+        axes.set_ylabel("distance of weights" if len(states) == 3 else "(w3 - w2) / 2")
+    return True
+
+
+def _levels(low: float, high: float, logarithmic: bool, count: int = 16) -> list[float]:
+    """Evenly spaced, both ends included exactly: what lies beyond them is left white."""
+    shares = [index / (count - 1) for index in range(1, count - 1)]
+    if logarithmic:
+        return [low, *(low * (high / low) ** share for share in shares), high]
+    return [low, *(low + (high - low) * share for share in shares), high]
+
+
 def _number(row: Row, column: str) -> float:
     value = row.get(column)
     return float("nan") if value is None else float(value)
@@ -130,6 +197,8 @@ DRAW: dict[str, Callable[[Any, Tables, dict[str, Any]], bool]] = {
     "agreement": agreement,
     "connectivity": connectivity,
     "examples": examples,
-    "instability": instability,
     "masks": masks,
+    "curvature": curvature,
+    "instability": instability,
+    "landscape": landscape,
 }

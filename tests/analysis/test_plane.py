@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lth_cli.analysis.plane import grid, spanned_by_four, through_three
+from lth_cli.analysis.plane import Combination, grid, spanned_by_four, through_three
+from lth_cli.store.states import State
 
 
 def state(*values: float) -> dict[str, Tensor]:
@@ -94,3 +95,33 @@ def test_no_plane_spanned() -> None:
         spanned_by_four([state(0, 0, 0), state(1, 0, 0), state(5, 0, 0), state(7, 0, 0)])
     with pytest.raises(ValueError, match="four"):
         spanned_by_four([state(0, 0, 0)])
+
+
+def test_a_model_at_combinations_of_states() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    states = []
+    for variance in (1.0, 2.0, 5.0):
+        weights = {name: torch.randn_like(weight) for name, weight in model.named_parameters()}
+        buffers = {
+            "1.running_mean": torch.randn(3),
+            "1.running_var": torch.full((3,), variance),
+            "1.num_batches_tracked": torch.tensor(int(variance)),
+        }
+        states.append(State(0, weights, buffers))
+    mover = Combination(model, states)
+    for index, own in enumerate(states):
+        assert mover.move([float(index == other) for other in range(3)]) == 0
+        assert all(torch.equal(weight, own.weights[name]) for name, weight in model.named_parameters())
+        assert torch.equal(model[1].running_var, own.buffers["1.running_var"])
+    assert int(model[1].num_batches_tracked) == 1
+    assert mover.move([0.5, 1.0, -0.5]) == 0  # variances of 0.5 + 2 - 2.5, which is not negative
+    assert mover.move([0.5, 0.75, -0.25]) == 0
+    parts = [
+        share * state.weights["0.weight"] for share, state in zip((0.5, 0.75, -0.25), states, strict=True)
+    ]
+    assert torch.allclose(model[0].weight, sum(parts))  # type: ignore[arg-type]
+    assert model[1].running_var.tolist() == pytest.approx([0.75] * 3)
+    assert mover.move([1.0, 1.0, -1.0]) == 3
+    assert model[1].running_var.tolist() == [0.0] * 3
+    assert torch.isfinite(model.eval()(torch.randn(2, 4))).all()

@@ -182,3 +182,12 @@ def test_eigenvalues_that_do_not_converge_are_an_error(monkeypatch: pytest.Monke
     model = network()
     with pytest.raises(LthError, match="1 of 3 eigenvalues converged"):
         spectrum.largest_eigenvalues(Hessian(model, batches, masks_of(model, 1.0)), 3, tolerance=0.0, seed=0)
+
+
+def test_without_any_curvature_there_is_no_eigenvalue_to_find() -> None:
+    blank = [(torch.zeros(3, 4), torch.zeros(3, dtype=torch.long))]
+    model = nn.Linear(4, 2, bias=False).double()
+    hessian = Hessian(model, lambda: blank, masks_of(model, 1.0))
+    with pytest.raises(LthError, match="cannot be found"):
+        spectrum.largest_eigenvalues(hessian, 2, tolerance=0.0, seed=0)
+    assert spectrum.spectral_density(hessian, 1, 5, seed=0).range == (0.0, 0.0)

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lth_cli.experiments.analyses import agreement, connectivity, examples, instability, masks
+from lth_cli.experiments.analyses import (
+    agreement,
+    connectivity,
+    curvature,
+    examples,
+    instability,
+    landscape,
+    masks,
+)
 from lth_cli.experiments.analyses.request import Request, Study
 
 PREPARE: dict[str, Callable[[Request, Any], Study]] = {
     "agreement": agreement.prepare,
     "connectivity": connectivity.prepare,
+    "curvature": curvature.prepare,
     "examples": examples.prepare,
     "instability": instability.prepare,
+    "landscape": landscape.prepare,
     "masks": masks.prepare,
 }
 

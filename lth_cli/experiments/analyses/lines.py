@@ -74,18 +74,24 @@ def curve(
         key: plain values that tell this line from others of the same question.
         settings: points, splits, batch norm.
     """
-
-    def measure() -> dict[str, list[float | None]]:
-        if settings.batch_norm == "recomputed":
-            recompute_batch_norm(model, work.examples(recorded, "train"), recorded.plan.dense.execution)
-        found = {split: work.evaluate(model, recorded, split) for split in settings.splits}
-        return {
-            split: [1.0 - metrics.accuracy, metrics.loss if math.isfinite(metrics.loss) else None]
-            for split, metrics in found.items()
-        }
-
-    points = work.once(["line", key], lambda: along(Line(model, *ends), settings.points, measure))
+    points = work.once(
+        ["line", key],
+        lambda: along(Line(model, *ends), settings.points, lambda: measure(work, recorded, model, settings)),
+    )
     return Curve(
         {split: [float(point[split][0]) for point in points] for split in settings.splits},
         {split: [point[split][1] for point in points] for split in settings.splits},
     )
+
+
+def measure(
+    work: Work, recorded: Recorded, model: nn.Module, settings: analyzing.Measured
+) -> dict[str, list[float | None]]:
+    """Error and loss by split of a model where it is now; a loss that is not finite is None. Raises Stopped."""
+    if settings.batch_norm == "recomputed":
+        recompute_batch_norm(model, work.examples(recorded, "train"), recorded.plan.dense.execution)
+    found = {split: work.evaluate(model, recorded, split) for split in settings.splits}
+    return {
+        split: [1.0 - metrics.accuracy, metrics.loss if math.isfinite(metrics.loss) else None]
+        for split, metrics in found.items()
+    }

@@ -76,6 +76,14 @@ class Request:
         recorded.check(step)
         return NamedState(recorded, step)
 
+    def states(self, texts: Sequence[str]) -> list[NamedState]:
+        """The states that texts name; one of no run is asked of each. Raises RequestError."""
+        return [
+            self.state(text, run)
+            for text in texts
+            for run in (self.runs if is_round(text) else self.runs[:1])
+        ]
+
 
 @dataclass(frozen=True)
 class Answer:
