@@ -1,10 +1,13 @@
 """The section `distillation`: its defaults, what it refuses, and that teachers are never ignored."""
 
+import threading
+
 import pytest
 
 from lth_cli.config.compose import load
 from lth_cli.config.errors import ConfigError
 from lth_cli.experiments.plan import make_plan
+from lth_cli.experiments.session import SessionObserver, Task, open_session
 
 KD = ("distillation=kd", "distillation.teachers=[run:0]")
 
@@ -59,6 +62,10 @@ def test_names_of_teachers(name):
     ).config.distillation.teachers == [name]
 
 
-def test_teachers_are_never_ignored_in_silence():
-    with pytest.raises(ConfigError, match=r"distillation\.teachers: this release trains without teachers"):
-        make_plan(load("train", KD).config)
+def test_teachers_are_never_ignored_in_silence(tmp_path):
+    """A plan that nobody found the teachers of is not trained."""
+    config = load("train", [*KD, f"runs_dir={tmp_path}"]).config
+    task = Task("train", make_plan(config), lambda session: None, 1)
+    with pytest.raises(AssertionError), open_session(task, "run", SessionObserver(), threading.Event()):
+        pass
+    assert not (tmp_path / "run").exists()
