@@ -112,7 +112,22 @@ class Instability(Line):
     )
 
 
-Analysis = Annotated[Connectivity | Instability, Field(discriminator="name")]
+class Rounds(Line):
+    """Whether the ends of successive rounds are linearly connected, and whether rounds match."""
+
+    name: Literal["rounds"]
+    rounds: Literal["all"] | Annotated[list[RoundName], Field(min_length=1)] = Field(
+        "all",
+        description="Rounds of each RUN, beside the dense one: all finished ones, or a list; random/15 is a control's.",
+    )
+    tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        None,
+        description="How far below the mean dense test accuracy a round still matches: 0.002 is 0.2 points; null is "
+        "one standard deviation of the dense accuracy over the RUNs.",
+    )
+
+
+Analysis = Annotated[Connectivity | Instability | Rounds, Field(discriminator="name")]
 
 
 class Checkpoints(Section):

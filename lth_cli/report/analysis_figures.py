@@ -53,6 +53,44 @@ def instability(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     return True
 
 
+def rounds(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Means over runs by density: test accuracy above, with the least that matches, barriers below it."""
+    rows = tables["by_round"]
+    above, below = figure.subplots(2, 1, sharex=True)
+    least = summary["dense_test_accuracy"] - summary["tolerance"]
+    above.axhline(100 * least, color="0.6", linestyle=":", label="least that matches")
+    below.axhline(100 * summary["threshold"], color="0.6", linestyle=":")
+    columns = {
+        "test_accuracy": (above, "C0", None),
+        "test_barrier_to_previous": (below, "C1", "to the previous round"),
+        "test_barrier_to_dense": (below, "C2", "to the dense round"),
+    }
+    for branch in dict.fromkeys(_branch(row) for row in rows):
+        for column, (axes, color, label) in columns.items():
+            line = [row for row in rows if _branch(row) == branch and row.get(column) is not None]
+            axes.errorbar(
+                [100 * _number(row, "density") for row in line],
+                [100 * _number(row, column) for row in line],
+                yerr=[100 * float(row.get(f"{column}_std") or 0.0) for row in line],
+                color=color,
+                marker="x" if branch else "o",
+                markersize=3.5,
+                capsize=2,
+                linestyle="--" if branch else "-",
+                label=", ".join(filter(None, (label, branch))) or "tickets",
+            )
+    below.set_xscale("log")
+    below.invert_xaxis()
+    _finish(above, "", "test accuracy (%)")
+    _finish(below, "density (% of the prunable weights)", "test error barrier (points)")
+    return True
+
+
+def _branch(row: Row) -> str:
+    """Kind of control; empty for a run's own rounds."""
+    return str(row["round"]).rpartition("/")[0]
+
+
 def _number(row: Row, column: str) -> float:
     value = row.get(column)
     return float("nan") if value is None else float(value)
@@ -69,4 +107,5 @@ def _finish(axes: Any, x: str, y: str) -> None:
 DRAW: dict[str, Callable[[Any, Tables, dict[str, Any]], bool]] = {
     "connectivity": connectivity,
     "instability": instability,
+    "rounds": rounds,
 }
