@@ -86,6 +86,27 @@ def rounds(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     return True
 
 
+def perturbation(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
+    """Barrier of the test error against how far the start was moved, a line a round and direction."""
+    rows = sorted(tables["robustness"], key=lambda row: _number(row, "norm"))
+    axes = figure.add_subplot()
+    for index, which in enumerate(dict.fromkeys((row["round"], row["direction"]) for row in rows)):
+        line = [row for row in rows if (row["round"], row["direction"]) == which]
+        axes.errorbar(
+            [_number(row, "norm") for row in line],
+            [100 * _number(row, "test_barrier") for row in line],
+            yerr=[100 * float(row.get("test_barrier_std") or 0.0) for row in line],
+            color=f"C{index}",
+            marker="o",
+            markersize=3.5,
+            capsize=2,
+            label=f"round {which[0]}, {which[1]}",
+        )
+    axes.axhline(100 * summary["threshold"], color="0.6", linestyle=":")
+    _finish(axes, "norm of the move of the start", "barrier of the test error (points)")
+    return True
+
+
 def _branch(row: Row) -> str:
     """Kind of control; empty for a run's own rounds."""
     return str(row["round"]).rpartition("/")[0]
@@ -107,5 +128,6 @@ def _finish(axes: Any, x: str, y: str) -> None:
 DRAW: dict[str, Callable[[Any, Tables, dict[str, Any]], bool]] = {
     "connectivity": connectivity,
     "instability": instability,
+    "perturbation": perturbation,
     "rounds": rounds,
 }

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lth_cli.config.errors import ConfigError
-from lth_cli.training.trajectory import FromState, Initial
+from lth_cli.training.trajectory import FromState, Initial, Moved
 
 CHANGES = [
     ["seed=1"],
@@ -128,3 +128,18 @@ def test_no_whole_batch_is_a_wrong_request(make_dense):
     with pytest.raises(ConfigError, match=r"^training\.batch_size: "):
         make_dense("training.batch_size=1000", "training.drop_last=true")
     assert make_dense("training.batch_size=1000").steps_per_epoch == 1
+
+
+def test_a_moved_start_counts_by_what_it_is_moved_by(make_ticket):
+    ticket = make_ticket()
+    shapes = {name: mask.shape for name, mask in ticket.masks.items()}
+
+    def moved(**by):
+        vector = {name: torch.zeros(shape) for name, shape in shapes.items()} | by
+        return dataclasses.replace(ticket, start=Moved(FromState(ticket, 0), vector))
+
+    name, shape = next(iter(shapes.items()))
+    assert moved().identity == moved().identity
+    variants = [ticket, moved(), moved(**{name: torch.ones(shape)}), moved(**{name: -torch.ones(shape)})]
+    assert len({variant.identity for variant in variants}) == len(variants)
+    assert moved().description["start"].keys() == {"trajectory", "step", "moved_by"}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lth_cli.experiments.analyses import connectivity, instability, rounds
+from lth_cli.experiments.analyses import connectivity, instability, perturbation, rounds
 from lth_cli.experiments.analyses.request import Request, Study
 
 PREPARE: dict[str, Callable[[Request, Any], Study]] = {
     "connectivity": connectivity.prepare,
     "instability": instability.prepare,
+    "perturbation": perturbation.prepare,
     "rounds": rounds.prepare,
 }
 
