@@ -148,11 +148,8 @@ def _answer(work: Work, *, asked: analyzing.Rounds, runs: Sequence[Sequence[End]
                 curves += lines[name].rows(run=end.state.recorded.run.name, first=name, second=end.name)
             rows.append(_row(end, lines, least, asked))
     by_round = _by_round(rows, least, asked)
-    agreement = [
-        _agreement(what, over, table)
-        for what in _COMPARED
-        for over, table in (("runs", rows), ("mean", by_round))
-    ]
+    tables = {"runs": rows, "mean": by_round} if len(runs) > 1 else {"runs": rows}
+    agreement = [_agreement(what, over, table) for what in _COMPARED for over, table in tables.items()]
     matching = [str(row["round"]) for row in by_round if row["matching"]]
     headline = [
         f"mean test accuracy matches in rounds {', '.join(matching)}: at least {100 * least:.2f} %, "
@@ -171,8 +168,9 @@ def _answer(work: Work, *, asked: analyzing.Rounds, runs: Sequence[Sequence[End]
         "matching_rounds": matching,
         "agreement": agreement,
     }
-    tables = {"rounds": rows, "by_round": by_round, "agreement": agreement, "curves": curves}
-    return Answer(tables, summary, headline)
+    return Answer(
+        {"rounds": rows, "by_round": by_round, "agreement": agreement, "curves": curves}, summary, headline
+    )
 
 
 def _line(work: Work, first: End, second: End, asked: analyzing.Rounds) -> Curve:
@@ -218,9 +216,11 @@ def _by_round(rows: Sequence[Row], least: float, asked: analyzing.Rounds) -> lis
         }
         for what in _COMPARED:
             for split in asked.splits:
-                column = f"{split}_barrier_to_{what}"
-                summed[column], summed[f"{column}_std"] = _mean_and_spread(group, column)
-            barrier = _mean_and_spread(group, f"test_barrier_to_{what}")[0]
+                summed[f"{split}_barrier_to_{what}"] = _mean_and_spread(group, f"{split}_barrier_to_{what}")[
+                    0
+                ]
+            barrier, spread = _mean_and_spread(group, f"test_barrier_to_{what}")
+            summed[f"test_barrier_to_{what}_std"] = spread
             summed[f"connected_to_{what}"] = None if barrier is None else barrier < asked.threshold
         found.append(summed)
     return found
