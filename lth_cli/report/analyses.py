@@ -16,7 +16,7 @@ from lth_cli.store.analyses import Row, StoredAnalysis, Value
 _MOST_ROWS = 40
 _MOST_ROWS_AS_JSON = 1000
 # Measured along the way, for programs and figures; too long to read.
-_NOT_SHOWN = ("curves", "pairs")
+_NOT_SHOWN = ("curves", "pairs", "moves")
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from lth_cli.report.figures import by_density
 from lth_cli.store.analyses import Row
 
 Tables = dict[str, list[Row]]
@@ -79,10 +80,9 @@ def rounds(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
                 linestyle="--" if branch else "-",
                 label=", ".join(filter(None, (label, branch))) or "tickets",
             )
-    below.set_xscale("log")
-    below.invert_xaxis()
     _finish(above, "", "test accuracy (%)")
-    _finish(below, "density (% of the prunable weights)", "test error barrier (points)")
+    _finish(below, "", "test error barrier (points)")
+    by_density(below, [100 * _number(row, "density") for row in rows])
     return True
 
 

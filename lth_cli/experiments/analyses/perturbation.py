@@ -160,12 +160,19 @@ def _answer(work: Work, *, asked: analyzing.Perturbation, origins: Sequence[Orig
             curves += points
     robustness = _robustness(rows, asked)
     headline = [
-        f"round {row['round']} moved by "
-        + (f"{row['multiple']:g} x the projection's norm" if row["multiple"] else f"{row['norm']:.4g}")
-        + f", {row['direction']}: {'connected' if row['connected'] else 'not connected'} to the end of its own start "
-        f"(mean barrier {100 * float(row['test_barrier'] or 0.0):.2f} points of test error)"
+        f"round {row['round']}, {row['direction']}, "
+        + (
+            f"{row['multiple']:g} x the norm of the projection"
+            if row["multiple"]
+            else f"norm {row['norm']:g}"
+        )
+        + (": connected" if row["connected"] else ": not connected")
         for row in robustness
     ]
+    headline.append(
+        "connected to the end of the unmoved start: mean barrier of the test error below "
+        f"{100 * asked.threshold:g} points"
+    )
     summary = {"threshold": asked.threshold, "robustness": robustness}
     return Answer({"robustness": robustness, "moves": rows, "curves": curves}, summary, headline)
 
