@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from lth_cli.config import analyzing
 from lth_cli.config.errors import RequestError
 from lth_cli.experiments.analyses.lines import Curve, curve
@@ -135,6 +137,7 @@ def _check_runs(runs: Sequence[Sequence[End]]) -> None:
 
 
 def _answer(work: Work, *, asked: analyzing.Rounds, runs: Sequence[Sequence[End]]) -> Answer:
+    model = work.network(runs[0][0].state.recorded)
     dense = [ends[0].accuracy for ends in runs]
     tolerance = statistics.stdev(dense) if asked.tolerance is None else asked.tolerance
     least = statistics.fmean(dense) - tolerance
@@ -144,7 +147,7 @@ def _answer(work: Work, *, asked: analyzing.Rounds, runs: Sequence[Sequence[End]
         for end in ends:
             lines = {}
             for name, other in end.others.items():
-                lines[name] = _line(work, other, end, asked)
+                lines[name] = _line(work, model, other, end, asked)
                 curves += lines[name].rows(run=end.state.recorded.run.name, first=name, second=end.name)
             rows.append(_row(end, lines, least, asked))
     by_round = _by_round(rows, least, asked)
@@ -173,12 +176,12 @@ def _answer(work: Work, *, asked: analyzing.Rounds, runs: Sequence[Sequence[End]
     )
 
 
-def _line(work: Work, first: End, second: End, asked: analyzing.Rounds) -> Curve:
+def _line(work: Work, model: nn.Module, first: End, second: End, asked: analyzing.Rounds) -> Curve:
     recorded = second.state.recorded
     work.observer.part_started(f"{first.state.label} to {second.state.label}")
     ends = work.state(first.state.recorded, first.state.step), work.state(recorded, second.state.step)
     key = [first.state.identity, second.state.identity]
-    measured = curve(work, recorded, work.network(recorded), ends, key, asked)
+    measured = curve(work, recorded, model, ends, key, asked)
     work.observer.part_finished(f"barrier {100 * measured.barrier('test'):.2f} points of test error")
     return measured
 
