@@ -34,10 +34,10 @@ KINDS = {
 def main() -> None:
     """Ask, and print the tables."""
     options = options_of(__doc__)
-    names = [run["name"] for run in made_runs(options)]
+    runs = [run["path"] for run in made_runs(options)]
 
     def ask(*question: str) -> Any:
-        return lth_json("analyze", *names, *question, runs_dir=options.runs_dir, data_root=options.data_root)
+        return lth_json("analyze", *runs, *question, runs_dir=options.runs_dir, data_root=options.data_root)
 
     instability = ask("analysis=instability", f"analysis.rounds=[{','.join(KINDS)}]")
     rounds = ask("analysis=rounds")
@@ -103,6 +103,11 @@ def _rounds(found: dict[str, Any]) -> list[str]:
             f"{row['matching_connected']} | {row['matching_not_connected']} | {row['not_matching_connected']} | "
             f"{row['neither']} | {row['agreeing']} of {row['rounds']} |"
             for row in tables["agreement"]
+        ),
+        *(
+            ["\nEvery mean matches, so these runs say nothing of what happens where rounds do not."]
+            if all(row["matching"] for row in tables["by_round"])
+            else []
         ),
         "\nPublished: Paul et al. 2023 (arXiv:2210.03044) say of deeper networks that successive rounds have no "
         "barrier if and only if they match; their verified numbers are of ResNet-20 on CIFAR-10, so none is a "
