@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from common import lth_json, made_on, mean_and_spread, write_result
 
@@ -16,17 +17,21 @@ from common import lth_json, made_on, mean_and_spread, write_result
 PUBLISHED = {"dense": 98.3, "ticket": 98.2, "random": 96.7, "reinit": 97.5}
 
 
-def main() -> None:
-    """Run what is missing and print the table."""
+def options_of(description: str | None) -> argparse.Namespace:
+    """What is asked for on the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
-    options = parser.parse_args()
-    runs = [
+    return parser.parse_args()
+
+
+def made_runs(options: argparse.Namespace) -> list[Any]:
+    """The runs, a seed each; those that are missing are made."""
+    return [
         lth_json(
             "prune",
             "experiment=lmc_lenet_mnist",
@@ -40,6 +45,12 @@ def main() -> None:
         )
         for seed in options.seeds
     ]
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    options = options_of(__doc__)
+    runs = made_runs(options)
     measured = {
         "dense": [run["results"][0]["test_accuracy"] for run in runs],
         "ticket": [run["results"][15]["test_accuracy"] for run in runs],

@@ -14,10 +14,8 @@ from lth_cli.training.precision import Execution
 
 
 def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
-    """L2 distance of all weights together; both have the same tensors by name."""
-    # An exact sum: tensors read from a file come in any order.
-    squares = (float((first[name] - second[name]).double().square().sum()) for name in first)
-    return math.sqrt(math.fsum(squares))
+    """L2 distance of all weights together; both have the same tensors by name, in any order."""
+    return math.sqrt(math.fsum(float((first[name] - second[name]).double().square().sum()) for name in first))
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from lth_cli.config.references import Reference, is_round
@@ -115,6 +115,50 @@ class Instability(Line):
     copies: Annotated[int, Field(ge=2, le=100)] = Field(
         2, description="Copies trained from each step; every two of them make a pair."
     )
+
+
+class Rounds(Line):
+    """Whether the ends of successive rounds are linearly connected, and whether rounds match."""
+
+    name: Literal["rounds"]
+    rounds: Literal["all"] | Annotated[list[RoundName], Field(min_length=1)] = Field(
+        "all",
+        description="Rounds of each RUN, beside the dense one: all finished ones, or a list; random/15 is a control's.",
+    )
+    tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        None,
+        description="How far below the mean dense test accuracy a round still matches: 0.002 is 0.2 points; null is "
+        "one standard deviation of the dense accuracy over the RUNs.",
+    )
+
+
+class Perturbation(Line):
+    """Whether a training ends in the same linearly connected place when its start is moved."""
+
+    name: Literal["perturbation"]
+    rounds: Annotated[list[RoundName], Field(min_length=1)] = Field(
+        ["0"], description="Rounds of each RUN whose starts are moved; each needs the round after it."
+    )
+    directions: Annotated[list[Literal["projection", "random"]], Field(min_length=1)] = Field(
+        ["projection", "random"],
+        description="Where to: projection sets the weights to zero that the next round prunes; random is a Gaussian "
+        "direction among the weights of the round.",
+    )
+    norms: list[Annotated[float, Field(gt=0.0)]] = Field(
+        [1.0], description="How far, as multiples of the norm of the projection."
+    )
+    absolute_norms: list[Annotated[float, Field(gt=0.0)]] = Field(
+        default_factory=list, description="How far, as L2 norms; beside norms, which may be []."
+    )
+    draws: Annotated[int, Field(ge=1, le=100)] = Field(
+        3, description="Random directions drawn at each round."
+    )
+
+    @model_validator(mode="after")
+    def _some_norm(self) -> Perturbation:
+        if not self.norms and not self.absolute_norms:
+            raise ValueError("norms and absolute_norms are both empty; name one")
+        return self
 
 
 class Curvature(Section):
@@ -244,7 +288,7 @@ class Masks(Section):
 
 
 Analysis = Annotated[
-    Connectivity | Instability | Curvature | Landscape | Agreement | Examples | Masks,
+    Connectivity | Instability | Rounds | Perturbation | Curvature | Landscape | Agreement | Examples | Masks,
     Field(discriminator="name"),
 ]
 

@@ -243,10 +243,19 @@ def validate_as(model: type[_Model], values: Mapping[str, Any], known: Iterable[
     except pydantic.ValidationError as error:
         # A field that may be one of several types has a complaint of each: one line names them all.
         merged: dict[str, list[str]] = {}
-        for path, message in (_problem(values, dict(detail), known) for detail in error.errors()):
+        for path, message in (
+            _problem(values, {**detail, "loc": _location(model, detail["loc"])}, known)
+            for detail in error.errors()
+        ):
             merged.setdefault(path, []).append(message)
         problems = ((path, _alternatives(messages)) for path, messages in merged.items())
         raise ConfigError(*problems) from error
+
+
+def _location(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Without the tag that follows a field which is one of several sections: it may be the name of a key too."""
+    field = model.model_fields.get(str(location[0])) if location else None
+    return (location[0], *location[2:]) if field is not None and field.discriminator else location
 
 
 def _alternatives(messages: list[str]) -> str:

@@ -29,6 +29,7 @@ _NOT_SHOWN = (
     "density",
     "quadrature",
     "plane",
+    "moves",
 )
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 

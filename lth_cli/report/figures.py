@@ -24,7 +24,6 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
     """
     # The plain Figure needs no display and leaves matplotlib's global state alone.
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -50,17 +49,23 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
             )
     if not drawn:
         return []
-    axes.set_xscale("log")
-    axes.invert_xaxis()
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    ticks = _ticks([100 * point.density for point in drawn])
-    axes.set_xticks(ticks)
-    axes.set_xlabel("weights remaining (%)")
+    by_density(axes, [100 * point.density for point in drawn])
     axes.set_ylabel("test accuracy (%)")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return save_figure(figure, stem)
+
+
+def by_density(axes: Any, densities: list[float]) -> None:
+    """Make the x axis one of densities in %: logarithmic, dense at the left."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks(_ticks(densities))
+    axes.set_xlabel("weights remaining (%)")
 
 
 def save_figure(figure: Any, stem: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.evaluate import Stopped
 from lth_cli.training.loop import Diverged, Trainer, initial_state
 from lth_cli.training.teaching import Teaching, make_teaching
-from lth_cli.training.trajectory import Initial, KeptSigns, Known, Trajectory
+from lth_cli.training.trajectory import Initial, KeptSigns, Known, Moved, Trajectory
 
 
 class Interrupted(LthError):
@@ -210,8 +210,15 @@ class Engine:
             weights = mask_room.apply(keep_signs(fresh.weights, signs.weights), trajectory.masks)
             state = State(trajectory.first_step, weights, fresh.buffers, {})
         else:
-            parent = self.state(trajectory.start.parent, trajectory.start.step)
-            weights = mask_room.apply(parent.weights, trajectory.masks)
+            origin = trajectory.start.of if isinstance(trajectory.start, Moved) else trajectory.start
+            parent = self.state(origin.parent, origin.step)
+            weights = parent.weights
+            if isinstance(trajectory.start, Moved):
+                by = trajectory.start.by
+                weights = {
+                    name: weight + by[name] if name in by else weight for name, weight in weights.items()
+                }
+            weights = mask_room.apply(weights, trajectory.masks)
             state = State(trajectory.first_step, weights, parent.buffers, {})
         self.store.save(trajectory.identity, state, trajectory.description)
         return state

@@ -10,9 +10,10 @@ from typing import Any
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.data.batches import Batches, Data
-from lth_cli.pruning.mask import Masks
+from lth_cli.pruning.mask import Masks, Tensors
 from lth_cli.store.files import digest
 from lth_cli.store.masks import mask_digest
+from lth_cli.store.tensors import content_digest
 from lth_cli.training import schedules
 from lth_cli.training.precision import Execution
 
@@ -55,7 +56,20 @@ class KeptSigns:
     seed: int
 
 
-Start = Initial | FromState | KeptSigns
+@dataclass(frozen=True)
+class Moved:
+    """Start from the weights of a state plus a vector (both masked), and its buffers, with a fresh optimizer."""
+
+    of: FromState
+    by: Tensors
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide it; the vector by its content."""
+        return {**self.of.description, "moved_by": content_digest(self.by, {})}
+
+
+Start = Initial | FromState | KeptSigns | Moved
 
 
 @dataclass(frozen=True)
@@ -213,7 +227,7 @@ class Trajectory:
         """The state of another trajectory that has to be there before this one can start."""
         if isinstance(self.start, Initial):
             return None
-        return self.start.of if isinstance(self.start, KeptSigns) else self.start
+        return self.start.of if isinstance(self.start, KeptSigns | Moved) else self.start
 
     @cached_property
     def _schedule(self) -> tuple[schedules.Factor, dict[str, Any]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lth_cli.config.errors import ConfigError
-from lth_cli.training.trajectory import FromState, Initial
+from lth_cli.training.trajectory import FromState, Initial, Moved
 
 CHANGES = [
     ["seed=1"],
@@ -134,3 +134,18 @@ def test_identities_without_teachers_stay_what_they_are(make_dense):
     """A change of this value means that no stored training is reused any more: raise NUMERICS_VERSION knowingly."""
     pinned = "e2301986a85430c2d868407d01a6c107e8d644a570b3a7ddc8fc79c1c7832582"
     assert make_dense("precision.channels_last=true").identity == pinned
+
+
+def test_a_moved_start_counts_by_what_it_is_moved_by(make_ticket):
+    ticket = make_ticket()
+    shapes = {name: mask.shape for name, mask in ticket.masks.items()}
+
+    def moved(**by):
+        vector = {name: torch.zeros(shape) for name, shape in shapes.items()} | by
+        return dataclasses.replace(ticket, start=Moved(FromState(ticket, 0), vector))
+
+    name, shape = next(iter(shapes.items()))
+    assert moved().identity == moved().identity
+    variants = [ticket, moved(), moved(**{name: torch.ones(shape)}), moved(**{name: -torch.ones(shape)})]
+    assert len({variant.identity for variant in variants}) == len(variants)
+    assert moved().description["start"].keys() == {"trajectory", "step", "moved_by"}

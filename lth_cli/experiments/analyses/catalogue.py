@@ -13,6 +13,8 @@ from lth_cli.experiments.analyses import (
     instability,
     landscape,
     masks,
+    perturbation,
+    rounds,
 )
 from lth_cli.experiments.analyses.request import Request, Study
 
@@ -24,6 +26,8 @@ PREPARE: dict[str, Callable[[Request, Any], Study]] = {
     "instability": instability.prepare,
     "landscape": landscape.prepare,
     "masks": masks.prepare,
+    "perturbation": perturbation.prepare,
+    "rounds": rounds.prepare,
 }
 
 
