@@ -68,8 +68,8 @@ class Distillation(Section):
             raise ValueError(
                 f"distillation.start={self.start} leaves nothing before distillation.end={self.end}"
             )
-        if not self.teachers and self.model is not None:
-            raise ValueError("distillation.model needs distillation.teachers")
+        if self.model is not None and not any(map(is_file, self.teachers)):
+            raise ValueError("distillation.model is the architecture of weight files, and no teacher is one")
         return self
 
 

@@ -18,12 +18,14 @@ from lth_cli.store.answers import AnswerStore
 from lth_cli.store.states import State
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.evaluate import Stopped, predict
+from lth_cli.training.precision import Execution
 from lth_cli.training.restore import restore
 
 if TYPE_CHECKING:
     from lth_cli.training.trajectory import Distilled, Teacher, Trajectory
 
-_STEPS_A_FILE = 256
+_MOST_STEPS_A_FILE = 256
+_BYTES_A_FILE = 64 * 2**20
 
 
 class Teaching:
@@ -45,6 +47,7 @@ class Teaching:
         self._cache = cache
         self._networks: dict[int, nn.Module] = {}
         self._loss = LOSSES[self.distilled.loss]
+        self._execution = _execution(trajectory)
 
     def mixed(self, task: Tensor, logits: Tensor, step: int, inputs: Tensor) -> Tensor:
         """The loss of a step: that on the labels, and in steps that distil the teachers' beside it.
@@ -93,9 +96,7 @@ class Teaching:
         if index not in self._networks:
             teacher = self.distilled.teachers[index]
             self._networks[index] = _network(teacher, self.states[index], self._trajectory)
-        teacher = self.distilled.teachers[index]
-        execution = dataclasses.replace(self._trajectory.execution, dtype=self.distilled.dtype)
-        return predict(self._networks[index], converted(inputs, teacher), execution)
+        return predict(self._networks[index], inputs, self._execution)
 
 
 def make_teaching(
@@ -140,27 +141,39 @@ def make_teaching(
         },
     )
     uses(kept.identity)
-    return Teaching(trajectory, states, _BySteps(kept))
+    answer = trajectory.config.training.batch_size * trajectory.data.classes * 4
+    steps = max(1, min(_MOST_STEPS_A_FILE, _BYTES_A_FILE // answer))
+    return Teaching(trajectory, states, _BySteps(kept, steps))
 
 
-def converted(inputs: Tensor, teacher: Teacher) -> Tensor:
-    """Inputs of the student as a teacher sees them: its channels, normalisation and size.
+class Glasses(nn.Module):
+    """Shows a teacher the student's inputs as it was trained to see them: its channels, normalisation and size.
 
-    Args:
-        inputs: [B, C, H, W] or [B, ...].
-        teacher: images of one channel are repeated for a teacher of more; other sizes are scaled, bilinear.
+    Maps [B, C, H, W] or [B, ...] to [B, *teacher.input_shape]. Images of one channel are repeated for a teacher of
+    more; other sizes are scaled, bilinear with antialiasing.
     """
-    if teacher.scale is not None and teacher.shift is not None:
-        shape = (-1,) + (1,) * (inputs.ndim - 2)
-        scale, shift = (inputs.new_tensor(values).view(shape) for values in (teacher.scale, teacher.shift))
-        inputs = inputs * scale + shift  # repeats a single channel where there are several values
-    if inputs.ndim == 4 and inputs.shape[1] != teacher.input_shape[0]:
-        inputs = inputs.expand(-1, teacher.input_shape[0], -1, -1)
-    if tuple(inputs.shape[2:]) != tuple(teacher.input_shape[1:]):
-        inputs = functional.interpolate(
-            inputs, size=tuple(teacher.input_shape[1:]), mode="bilinear", antialias=True
-        )
-    return inputs
+
+    scale: Tensor | None
+    shift: Tensor | None
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self._shape = tuple(teacher.input_shape)
+        by_channel = (-1,) + (1,) * (len(self._shape) - 1)
+        for name, values in (("scale", teacher.scale), ("shift", teacher.shift)):
+            self.register_buffer(name, None if values is None else torch.tensor(values).view(by_channel))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """What the teacher sees."""
+        if self.scale is not None and self.shift is not None:
+            inputs = (
+                inputs * self.scale + self.shift
+            )  # one channel becomes several where there are several values
+        if inputs.ndim == 4 and inputs.shape[1] != self._shape[0]:
+            inputs = inputs.expand(-1, self._shape[0], -1, -1)
+        if inputs.shape[2:] != self._shape[1:]:
+            inputs = functional.interpolate(inputs, size=self._shape[1:], mode="bilinear", antialias=True)
+        return inputs
 
 
 class _ByExample:
@@ -177,9 +190,10 @@ class _ByExample:
 class _BySteps:
     """Mean answers for each step, in files of so many steps."""
 
-    def __init__(self, store: AnswerStore) -> None:
+    def __init__(self, store: AnswerStore, steps: int) -> None:
         self._store = store
-        self._chunk = -1
+        self._steps = steps
+        self._first = -1
         self._answers: dict[str, Tensor] = {}
         self._new = False
 
@@ -196,18 +210,18 @@ class _BySteps:
     def flush(self) -> None:
         """Write what is not on disk yet. Raises WriteFailed."""
         if self._new:
-            self._store.save(_part(self._chunk), self._answers)
+            self._store.save(_part(self._first), self._answers)
             self._new = False
 
     def _open(self, step: int) -> None:
-        chunk = step // _STEPS_A_FILE
-        if chunk != self._chunk:
+        first = step // self._steps * self._steps
+        if first != self._first:
             self.flush()
-            self._chunk, self._answers = chunk, self._store.load(_part(chunk))
+            self._first, self._answers = first, self._store.load(_part(first))
 
 
-def _part(chunk: int) -> str:
-    return f"answers_{chunk * _STEPS_A_FILE:08d}"
+def _part(first: int) -> str:
+    return f"answers_{first:08d}"
 
 
 def _table(
@@ -225,39 +239,42 @@ def _table(
     uses(kept.identity)
     found = kept.load("answers").get("answers")
     if found is None:
-        found = _answer_all(trajectory, _network(teacher, state, trajectory), teacher, should_stop)
+        found = _answer_all(trajectory, _network(teacher, state, trajectory), should_stop)
         kept.save("answers", {"answers": found})
     return found
 
 
 @torch.no_grad()
-def _answer_all(
-    trajectory: Trajectory, network: nn.Module, teacher: Teacher, should_stop: Callable[[], bool]
-) -> Tensor:
-    assert trajectory.distilled is not None
-    execution = dataclasses.replace(trajectory.execution, dtype=trajectory.distilled.dtype)
+def _answer_all(trajectory: Trajectory, network: nn.Module, should_stop: Callable[[], bool]) -> Tensor:
+    execution = _execution(trajectory)
     execution.activate()
     parts = []
     for inputs, _ in trajectory.data.evaluation("train"):
         if should_stop():
             raise Stopped
-        parts.append(predict(network, converted(inputs, teacher), execution).cpu())
+        parts.append(predict(network, inputs, execution).cpu())
     return torch.cat(parts)
+
+
+def _execution(trajectory: Trajectory) -> Execution:
+    """The arithmetic of the teachers."""
+    assert trajectory.distilled is not None
+    return dataclasses.replace(trajectory.execution, dtype=trajectory.distilled.dtype)
 
 
 def _circumstances(trajectory: Trajectory) -> dict[str, Any]:
     """What else decides an answer: the examples and the arithmetic."""
-    assert trajectory.distilled is not None
     return {
         "data": trajectory.data.identity,
         "evaluation_batch": trajectory.config.evaluation.batch_size,
-        "execution": {**trajectory.execution.identity, "dtype": trajectory.distilled.dtype},
+        "execution": _execution(trajectory).identity,
     }
 
 
 def _network(teacher: Teacher, state: State, trajectory: Trajectory) -> nn.Module:
-    """The teacher in evaluation mode on the student's device."""
+    """The teacher in evaluation mode on the student's device; it takes the student's inputs."""
     config = schema.Model.model_validate(dict(teacher.model))
     network = build(config, teacher.input_shape, trajectory.data.classes, init_seed=0)
     restore(network, state)
-    return trajectory.execution.place(network).eval().requires_grad_(False)
+    seen = nn.Sequential(Glasses(teacher), network)
+    return trajectory.execution.place(seen).eval().requires_grad_(False)

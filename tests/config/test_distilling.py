@@ -39,6 +39,7 @@ def test_defaults_are_those_of_the_reference_implementation():
         ("distillation.end=1.5", "less than or equal to 1"),
         ("distillation.end=0.0", "leaves nothing before distillation.end=0.0"),
         ("distillation.every=0", "greater than or equal to 1"),
+        ("+model@distillation.model=mlp", "no teacher is one"),
         ("distillation.sample=0", "greater than or equal to 1"),
     ],
 )

@@ -10,7 +10,7 @@ from training_helpers import RESNET, run
 from lth_cli.models.build import build
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.loop import Trainer, initial_state
-from lth_cli.training.teaching import Teaching, converted, make_teaching
+from lth_cli.training.teaching import Glasses, Teaching, make_teaching
 from lth_cli.training.trajectory import Distilled, FromState, Teacher
 
 PLAIN = {"temperature": 2.0, "weight": 0.75, "task_weight": 0.25, "begins": 0, "ends": None, "every": 1}
@@ -101,7 +101,7 @@ def test_a_teacher_is_in_evaluation_mode_and_stays_as_it_is(make_dense, tmp_path
     teaching = teaching_of(student, TrajectoryStore(tmp_path))
     before = initial_state(teacher, 5)
     run(Trainer(student, initial_state(student, 0), teaching=teaching), 3)
-    network = teaching._networks[0]
+    network = teaching._networks[0][1]
     assert not network.training
     live = dict(network.named_parameters()) | dict(network.named_buffers())
     assert all(torch.equal(live[name], value) for name, value in (before.weights | before.buffers).items())
@@ -208,12 +208,12 @@ def test_inputs_become_what_the_teacher_was_trained_on(make_dense):
         tuple((0.25 / std).tolist()),
         tuple(((0.5 - mean) / std).tolist()),
     )
-    seen = converted((pixels - 0.5) / 0.25, teacher)
+    seen = Glasses(teacher)((pixels - 0.5) / 0.25)
     assert seen.shape == (4, 3, 16, 16)
     wide = functional.interpolate(pixels, size=(16, 16), mode="bilinear", antialias=True)
     torch.testing.assert_close(seen, (wide - mean.view(3, 1, 1)) / std.view(3, 1, 1), rtol=1e-4, atol=1e-5)
     same = Teacher(FromState(make_dense(), 0), {}, (1, 8, 8))
-    assert converted(pixels, same) is pixels
+    assert Glasses(same)(pixels) is pixels
 
 
 def assert_same(one, other):
