@@ -158,6 +158,10 @@ class Perturbation(Line):
     def _some_norm(self) -> Perturbation:
         if not self.norms and not self.absolute_norms:
             raise ValueError("norms and absolute_norms are both empty; name one")
+        for name in ("directions", "norms", "absolute_norms", "rounds"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names one twice")
         return self
 
 

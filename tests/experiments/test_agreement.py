@@ -29,6 +29,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, lth_in: Lth, small: tuple[str
     for seed, name in enumerate(RUNS):
         done = lth_in(folder, "prune", *small, f"name={name}", f"seed={seed}", "pruning.rounds=1", "-q")
         assert done.code == 0, done.err
+    twin = lth_in(folder, "prune", *small, "name=twin", "seed=0", "pruning.rounds=1", "-q")
+    assert twin.code == 0, twin.err
     other = lth_in(folder, "train", *small, "name=other", "dataset.subset.fraction=0.4", "-q")
     assert other.code == 0, other.err
     return folder
@@ -116,7 +118,7 @@ def test_examples_of_a_split_by_their_place_in_the_data_set(lth_in: Lth, folder:
     ("arguments", "message"),
     [
         (("one",), "two RUNs or more"),
-        (("one", "one"), "are the same training"),
+        (("one", "twin"), "are the same training"),
         (("one", "other"), "different data"),
         (("one", "two", "analysis.rounds=[5]"), "no finished round 5"),
         (("one", "two", "analysis.split=val"), "analysis.split: the data of one has no val"),

@@ -122,6 +122,7 @@ def test_damage_is_found_and_made_good(lth_in: Lth, folder: Path) -> None:
     [
         ((), "name a run"),
         (("onne",), "no run 'onne'"),
+        (("one", "one"), "the run one is named twice"),
         (("one", "analysis.states=[0,7]"), "no finished round 7"),
         (("one", "analysis.states=[0,0@99it]"), "outside its training"),
         (("one", "analysis.pionts=4"), "close to it: analysis.points"),

@@ -193,6 +193,7 @@ def test_stopped_in_the_middle_it_goes_on(lth_in: Lth, folder: Path, monkeypatch
         (("analysis.rounds=[7]",), "no finished round 7"),
         (("analysis.norms=[]",), "name one"),
         (("analysis.norms=[0]",), "analysis.norms.0"),
+        (("analysis.norms=[1,1.0]",), "norms names one twice"),
         (("analysis.directions=[up]",), "analysis.directions.0"),
         (("analysis.draws=0",), "analysis.draws"),
         (("analysis.splits=[test,val]",), "has no val"),

@@ -25,6 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, lth_in: Lth, small: tuple[str
     rounds = ("pruning.rounds=3", "pruning.fraction=0.6", "controls.kinds=[random]", "controls.rounds=2-3")
     for arguments in (
         (*rounds, "name=one"),
+        (*rounds, "name=twin"),
         (*rounds, "name=two", "seed=1"),
         ("pruning.rounds=1", "name=short", "seed=2"),
         ("pruning.rounds=1", "name=wide", "model.hidden=[31,20]"),
@@ -140,7 +141,7 @@ def test_stopped_in_the_middle_it_goes_on(lth_in: Lth, folder: Path, monkeypatch
     ("arguments", "message"),
     [
         (("one",), "analysis.tolerance: its default"),
-        (("one", "one"), "are one training"),
+        (("one", "twin"), "are one training"),
         (("one", "short"), "short has 0, 1; name rounds that all have"),
         (("short", "wide", "analysis.tolerance=0.1"), "different architectures"),
         (("dense", "analysis.tolerance=0.1"), "nothing to compare"),

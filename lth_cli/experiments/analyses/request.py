@@ -56,8 +56,12 @@ class Request:
 
     @classmethod
     def of(cls, config: Analyze, names: Sequence[str], trust: bool = False) -> Request:
-        """Find the runs. Raises RequestError: there is no such run, or one names code of others."""
+        """Find the runs. Raises RequestError: there is no such run, one is named twice, or names code of others."""
         runs = [find_run(Path(config.runs_dir), name) for name in names]
+        ids = [run.info["id"] for run in runs]
+        for run in runs:
+            if ids.count(run.info["id"]) > 1:
+                raise RequestError(f"the run {run.name} is named twice")
         if not trust:
             for run in runs:
                 check_trust(run)
