@@ -23,7 +23,7 @@ from lth_cli.experiments.plan import NamedTeacher, Plan
 from lth_cli.experiments.recorded import accuracy, open_reference
 from lth_cli.experiments.session import stored_config
 from lth_cli.models.build import build
-from lth_cli.store.files import digest
+from lth_cli.store.files import digest, remove_tree, writing
 from lth_cli.store.runs import Run, list_runs
 from lth_cli.store.states import State
 from lth_cli.store.sweeps import find_sweep
@@ -80,7 +80,10 @@ def keep_teachers(plan: Plan, run: Run, engine: Engine) -> None:
         named.provide(engine)
         of, folder = named.teacher.of, run.teacher(number)
         note = {"label": named.label, "folder": number, "teacher": named.teacher.description}
-        if not folder.finished or folder.summary["trajectory"] != of.parent.identity:
+        if not folder.finished or folder.summary["teacher"] != named.teacher.description:
+            # A killed process may have kept what the name stood for then.
+            with writing(folder.folder):
+                remove_tree(folder.folder)
             engine.state(of.parent, of.step)
             folder.add_checkpoint(of.step, engine.store.state_path(of.parent.identity, of.step))
             description = engine.store.description(of.parent.identity)

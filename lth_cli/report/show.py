@@ -104,6 +104,7 @@ def print_run(run: Run) -> None:
         "data set": config["dataset"]["_target_"],
         "training": f"{config['training']['length']}, batch {config['training']['batch_size']}, "
         f"{config['optimizer']['_target_']} lr {config['optimizer']['lr']}",
+        **({"taught by": taught} if (taught := ", ".join(_teachers(run))) else {}),
         "rewind to": config["rewind"]["to"],
         "machine": f"{info['hardware']['processor']}, {info['hardware']['device']}, "
         f"{info['hardware']['threads']} threads, torch {info['versions']['torch']}",
@@ -118,6 +119,16 @@ def print_run(run: Run) -> None:
     for stored in StoredAnalysis.all_of(run):
         lines = [f"analysis {stored.path.name}: {_found(stored)['headline'][0]}", f"  {stored.path}"]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _teachers(run: Run) -> list[str]:
+    """Teachers of the run: those it keeps by what they are, its own networks by what they are called."""
+    kept = run.info.get("teachers", {})
+    return [
+        label
+        for name in run.config["distillation"]["teachers"]
+        for label in ([note["label"] for note in kept[name]] if name in kept else [name])
+    ]
 
 
 def compare(runs: Sequence[Run], figure: Path | None) -> None:

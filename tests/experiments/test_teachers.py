@@ -15,6 +15,7 @@ import torchvision
 from lth_cli.config.compose import compose, validate
 from lth_cli.config.references import Reference
 from lth_cli.experiments.recorded import open_reference
+from lth_cli.store.files import write_sealed
 from lth_cli.store.runs import Run
 from lth_cli.store.states import load_state
 from lth_cli.training.trajectory import Trajectory
@@ -84,6 +85,7 @@ def test_run_keeps_its_teachers(here: Lth, lth_in: Lth, tmp_path: Path) -> None:
     teachers = Run.open(runs / "student").teachers()
     assert [list(folder.checkpoints()) for folder in teachers] == [[9], [16]]
     assert lth_in(tmp_path, "verify", "student").code == 0
+    assert "taught by  imp:1@9it, wide:0@16it" in lth_in(tmp_path, "show", "student").out
     for gone in (runs / "imp", runs / "wide", runs / ".store"):
         shutil.rmtree(gone)
     shutil.rmtree(runs / "student" / "round_00")
@@ -121,6 +123,21 @@ def test_a_name_keeps_its_meaning_within_a_run(here: Lth, tmp_path: Path) -> Non
     other = here("train", "name=other", "seed=1", KD, "distillation.teachers=[latest]")
     assert other.code == 0
     assert noted(runs, "other")["teachers"][0]["trajectory"] == identity(runs, "student")
+
+
+def test_kept_halfway_for_another_meaning_of_the_name(here: Lth, lth_in: Lth, tmp_path: Path) -> None:
+    """A process died before the run noted its teachers, and `latest` is another run since."""
+    runs = tmp_path / "runs"
+    command = ("train", "name=student", "seed=1", KD, "distillation.teachers=[latest]")
+    assert here(*command).code == 0
+    info = {key: value for key, value in Run.open(runs / "student").info.items() if key != "teachers"}
+    shutil.rmtree(runs / "student" / "round_00")
+    write_sealed(runs / "student" / "run.json", {**info, "state": "interrupted"})
+    assert here("train", "name=newer", "seed=5", "training.length=12it").code == 0
+    assert here(*command).code == 0
+    assert noted(runs, "student")["teachers"][0]["trajectory"] == identity(runs, "newer")
+    assert list(Run.open(runs / "student").teacher(0).checkpoints()) == [12]
+    assert lth_in(tmp_path, "verify", "student").code == 0
 
 
 def test_best(here: Lth, tmp_path: Path) -> None:
