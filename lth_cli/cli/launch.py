@@ -70,10 +70,10 @@ def launch(
         LthError: when a run fails; in a sweep, after all the other points.
     """
     overrides = compose.quote_rounds(overrides)
-    _refuse_unused(kind, overrides)
+    refuse_unused(kind, overrides)
     points = make_points(primary, overrides, config_dir, multirun, source)
     prefix = kind if source is None else f"{kind}-{source.name}"
-    _refuse_swept_places(points)
+    refuse_swept_places(points)
     names = names_of(prefix, points)
     if multirun or points[0].config.launcher.kind != "serial":
         from lth_cli.cli.sweep import run_sweep
@@ -176,14 +176,15 @@ def share_rewind_points(points: Sequence[Point]) -> list[Point]:
     return shared
 
 
-def _refuse_unused(kind: str, overrides: Sequence[str]) -> None:
+def refuse_unused(kind: str, overrides: Sequence[str]) -> None:
+    """Refuse keys that a command does not use. Raises ConfigError."""
     unused = _UNUSED[kind]
     wrong = [text for text in overrides if re.split(r"[.=@]", text.lstrip("+~"), maxsplit=1)[0] in unused]
     if wrong:
         raise ConfigError(*((text, f"has no effect on lth {kind}; {_INSTEAD[kind]}") for text in wrong))
 
 
-def _refuse_swept_places(points: Sequence[Point]) -> None:
+def refuse_swept_places(points: Sequence[Point]) -> None:
     """A sweep has one launcher and one folder of runs."""
     first = points[0].config
     swept = [

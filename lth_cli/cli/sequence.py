@@ -48,9 +48,10 @@ def _sequence(
 
     from lth_cli.cli.launch import make_points, make_task, names_of, run_point, sweep_name
     from lth_cli.cli.signals import Signals
+    from lth_cli.config.compose import quote_rounds
     from lth_cli.report.sequences import Member, print_sequence, rows_of, write_sequence
 
-    typed, kind = list(overrides or []), "prune" if prune else "train"
+    typed, kind = quote_rounds(overrides or []), "prune" if prune else "train"
     points = _plain_points(kind, typed, config_dir)
     how = _how(typed)
     plain_names = [f"{name}-plain" for name in names_of("sequence", points)]
@@ -66,6 +67,7 @@ def _sequence(
         )[0]
         for point, found in zip(points[1:], teachers[1:], strict=True)
     ]
+    taught = [_with_enough(point, len(found)) for point, found in zip(taught, teachers[1:], strict=True)]
     for point in points:
         make_task(kind, point.config, None)
     members: list[Member] = []
@@ -92,16 +94,19 @@ def _sequence(
 
 def _plain_points(kind: str, typed: Sequence[str], config_dir: Path | None) -> list[Point]:
     """Every point without teachers. Raises ConfigError, RequestError."""
-    from lth_cli.cli.launch import make_points
+    from lth_cli.cli.launch import make_points, refuse_swept_places, refuse_unused
     from lth_cli.config.errors import ConfigError, RequestError
 
-    wrong = [text for text in typed if text.startswith(("distillation.teachers=", "launcher"))]
+    refuse_unused(kind, typed)
+    ours = ("distillation.teachers=", "distillation=none", "launcher")
+    wrong = [text for text in typed if text.lstrip("+~").startswith(ours)]
     if wrong:
         raise ConfigError(
             *((text, "lth sequence sets it: each run learns from those before it, here") for text in wrong)
         )
-    own = [text for text in typed if not text.startswith("distillation")]
+    own = [text for text in typed if not _of_teachers(text)]
     points = make_points(kind, own, config_dir, multirun=True)
+    refuse_swept_places(points)
     if len(points) < 2:
         raise RequestError(
             "a sequence takes two runs at least: give a key several values, optimizer.lr=1e-3,2e-3"
@@ -111,10 +116,25 @@ def _plain_points(kind: str, typed: Sequence[str], config_dir: Path | None) -> l
 
 def _how(typed: Sequence[str]) -> list[str]:
     """How teachers are used: what was typed of distillation, which `kd` is the default of here."""
-    chosen = [text for text in typed if text.startswith("distillation")]
+    chosen = [text for text in typed if _of_teachers(text)]
     return (
         chosen if any(text.startswith("distillation=") for text in chosen) else ["distillation=kd", *chosen]
     )
+
+
+def _of_teachers(text: str) -> bool:
+    return text.lstrip("+~").startswith("distillation")
+
+
+def _with_enough(point: Point, teachers: int) -> Point:
+    """The point, drawing no more teachers in a step than it has; the second run has one."""
+    import dataclasses
+
+    section = point.config.distillation
+    if section.sample is None or section.sample <= teachers:
+        return point
+    fewer = section.model_copy(update={"sample": teachers})
+    return dataclasses.replace(point, config=point.config.model_copy(update={"distillation": fewer}))
 
 
 def _swept(point: Point, points: Sequence[Point]) -> str:

@@ -198,6 +198,9 @@ def _explain(error: Exception, known: Iterable[str] | None = None) -> tuple[str,
     text = str(error)
     key = getattr(error, "full_key", None) or ""
     if match := re.search(r"Could not override '([^']+)'", text):
+        if known is None and match[1] in {path for path, _ in fields()}:
+            group = match[1].partition(".")[0]
+            return match[1], f"the chosen {group} has no such key; {group}=OPTION chooses another"
         return match[1], f"unknown key{_close_keys(match[1], known)}; lth COMMAND --cfg job shows every key"
     if match := re.search(
         r"Could not find '([^']+)'\s*(?:Available options in '([^']+)':((?:\s*\n\t.*)*))?", text
@@ -281,7 +284,7 @@ def _problem(
         message = "unknown key" + _close_keys(".".join(path), known)
     elif detail["type"] == "missing":
         message = "is required"
-    elif path:
+    elif path and not isinstance(detail["input"], dict):
         message += f", got {detail['input']!r}"
     return ".".join(path), message
 

@@ -17,7 +17,7 @@ from lth_cli.pruning.controls import control_masks
 from lth_cli.pruning.mask import Masks, everything
 from lth_cli.pruning.round import finished, next_masks
 from lth_cli.store.runs import Run
-from lth_cli.training.trajectory import FromState, Initial, KeptSigns, Start, Trajectory
+from lth_cli.training.trajectory import FromState, Initial, KeptSigns, Start, Teacher, Trajectory
 
 
 def train_task(config: schema.Config, run: Run | None = None) -> Task:
@@ -61,7 +61,7 @@ class Ticket:
     number: int
     masks: Masks
     start: FromState
-    networks: Mapping[str, FromState]
+    networks: Mapping[str, Teacher]
     trajectory: Trajectory
 
 
@@ -116,7 +116,10 @@ def tickets(session: Session) -> Iterator[Ticket]:
         del scored
         before = FromState(trajectory, trajectory.end)
         start = rewound(plan, FromState(plan.dense, plan.rewind_to), before)
-        networks = {"dense": FromState(plan.dense, plan.dense.end), "previous": before}
+        networks = {
+            "dense": plan.own_teacher(FromState(plan.dense, plan.dense.end)),
+            "previous": plan.own_teacher(before),
+        }
         trajectory = plan.retraining(masks, start, networks)
         yield Ticket(number, masks, start, networks, trajectory)
 
@@ -145,7 +148,7 @@ def train_control(
     *,
     branch: str | None = None,
     nested: bool = True,
-    networks: Mapping[str, FromState] | None = None,
+    networks: Mapping[str, Teacher] | None = None,
 ) -> None:
     """Train a round with the masks and start that a control chooses; `schema.Control()` is the ticket itself.
 

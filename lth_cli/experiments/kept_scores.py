@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from lth_cli.config.errors import RequestError
 from lth_cli.config.schema import Config, Subset
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.runs import ANALYSES, Run
@@ -26,13 +27,22 @@ def keep_scores(config: Config, run: Run) -> None:
 
 
 def with_kept_scores(config: Config, run: Run) -> Config:
-    """The config of a run, reading scores that are gone from where they lay from the run."""
+    """The config of a run, reading its own copy of the scores.
+
+    Raises:
+        RequestError: where the scores lay are others now.
+        ReadFailed, Damaged.
+    """
 
     def found(subset: Subset) -> Subset:
-        if subset.scores is None or StoredAnalysis(Path(subset.scores).expanduser()).finished:
+        if subset.scores is None:
             return subset
-        kept = _kept(subset.scores, run)
-        return subset.model_copy(update={"scores": str(kept.path)}) if kept.finished else subset
+        named, kept = StoredAnalysis(Path(subset.scores).expanduser()), _kept(subset.scores, run)
+        if not kept.finished or kept.path == named.path:
+            return subset
+        if named.finished and named.result != kept.result:
+            raise RequestError(f"{named.path} holds other scores than {run.name} began with, in {kept.path}")
+        return subset.model_copy(update={"scores": str(kept.path)})
 
     return _with_subsets(config, found)
 

@@ -87,7 +87,7 @@ class Plan:
         return trajectory.end if at is None else at.steps(self.dense.steps_per_epoch)
 
     def retraining(
-        self, masks: Masks, start: Start, networks: Mapping[str, FromState] | None = None
+        self, masks: Masks, start: Start, networks: Mapping[str, Teacher] | None = None
     ) -> Trajectory:
         """The training of a round: this config's, with masks, as long and at the rates that `rewind` says.
 
@@ -109,24 +109,38 @@ class Plan:
         )
         return self.distilled(trajectory, networks or {})
 
-    def distilled(self, trajectory: Trajectory, networks: Mapping[str, FromState]) -> Trajectory:
+    def own_teacher(self, of: FromState) -> Teacher:
+        """A network of this plan's architecture and data as a teacher."""
+        return Teacher(of, self.config.model.model_dump(mode="json"), self.dense.data.input_shape)
+
+    def distilled(self, trajectory: Trajectory, networks: Mapping[str, Teacher]) -> Trajectory:
         """A training with the teachers of this config; without any it is left as it is.
 
         Args:
             trajectory: without teachers.
             networks: what the teachers `dense` and `previous` stand for, where they stand for anything.
+
+        Raises:
+            ConfigError: no step of it distils.
         """
         section = self.config.distillation
         teachers: list[Teacher] = []
         for name in section.teachers:
             if name in networks:
-                model = self.config.model.model_dump(mode="json")
-                teachers.append(Teacher(networks[name], model, self.dense.data.input_shape))
+                teachers.append(networks[name])
             else:
                 teachers += [found.teacher for found in self.teachers or () if found.name == name]
         if not teachers:
             return trajectory
         first, steps = trajectory.first_step, trajectory.end - trajectory.first_step
+        begins, ends = (first + math.ceil(share * steps) for share in (section.start, section.end))
+        if begins >= ends:
+            raise ConfigError(
+                (
+                    "distillation.end",
+                    f"from {section.start} to {section.end} of a training of {steps} steps lies no step that distils",
+                )
+            )
         augmented = trajectory.data.augmented
         distilled = Distilled(
             tuple(teachers),
@@ -134,12 +148,12 @@ class Plan:
             section.temperature,
             section.weight,
             section.task_weight,
-            begins=first + math.ceil(section.start * steps),
-            ends=None if section.end == 1.0 else first + math.ceil(section.end * steps),
+            begins=begins,
+            ends=None if section.end == 1.0 else ends,
             every=section.every,
             sample=None if section.sample is None or section.sample >= len(teachers) else section.sample,
             dtype=trajectory.execution.dtype if section.precision == "same" else section.precision,
-            by_example=section.cache and not augmented,
+            by_example=self.config.evaluation.batch_size if section.cache and not augmented else None,
             cached=section.cache and augmented,
         )
         return dataclasses.replace(trajectory, distilled=distilled)

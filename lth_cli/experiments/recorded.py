@@ -14,7 +14,7 @@ from lth_cli.config.references import Reference
 from lth_cli.config.steps import Duration
 from lth_cli.experiments.plan import Plan, make_plan
 from lth_cli.experiments.session import stored_config
-from lth_cli.experiments.trust import check_trust
+from lth_cli.experiments.trust import TRUST, check_trust
 from lth_cli.pruning.mask import Masks
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, find_run
@@ -118,14 +118,25 @@ class Recorded:
         return engine.state(self.trajectory, step)
 
     def adopt(self, engine: Engine) -> None:
-        """Let the engine's store have the states that the round keeps."""
-        engine.uses(self.trajectory.identity)
-        description = self.round.summary["description"]
-        for path in self.round.checkpoints().values():
-            engine.store.adopt(self.trajectory.identity, path, description)
+        """Let the engine's store have the states that the round keeps, and those of its teachers that the run keeps."""
+        summary = self.round.summary
+        self._adopt(self.round, summary, engine)
+        taught = noted_teachers(summary["description"])
+        wanted = set() if taught is None else {teacher.of.parent.identity for teacher in taught.teachers}
+        if wanted:
+            for other in (*self.run.teachers(), *self.run.origins(), *self.run.rounds()):
+                if other.finished and (told := other.summary)["trajectory"] in wanted:
+                    self._adopt(other, told, engine)
+
+    def _adopt(self, round_: Round, summary: Mapping[str, Any], engine: Engine) -> None:
+        engine.uses(summary["trajectory"])
+        for path in round_.checkpoints().values():
+            engine.store.adopt(summary["trajectory"], path, summary["description"])
 
 
-def open_reference(reference: Reference, runs_dir: Path, place: Here, *, trust: bool) -> Recorded:
+def open_reference(
+    reference: Reference, runs_dir: Path, place: Here, *, trust: bool, remedy: str = TRUST
+) -> Recorded:
     """The round that a reference names.
 
     Args:
@@ -133,13 +144,14 @@ def open_reference(reference: Reference, runs_dir: Path, place: Here, *, trust: 
         runs_dir: where runs are looked for by name.
         place: whose `data`, `device` and `threads` say what this machine has.
         trust: whether the stored config may name code from outside lth.
+        remedy: what a person types to allow it.
 
     Raises:
         RequestError: no such run or round, or code of others.
     """
     run = find_run(runs_dir, reference.run)
     if not trust:
-        check_trust(run)
+        check_trust(run, remedy)
     return open_round(run, _number(run, reference), place, branch=reference.branch)
 
 

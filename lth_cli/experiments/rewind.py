@@ -16,14 +16,14 @@ from lth_cli.experiments.imp import rewound, train_control, train_dense
 from lth_cli.experiments.kept_scores import with_kept_scores
 from lth_cli.experiments.plan import Plan, make_plan
 from lth_cli.experiments.recorded import noted_teachers
-from lth_cli.experiments.session import Session, Task
-from lth_cli.experiments.teachers import keep_teachers, with_teachers
+from lth_cli.experiments.session import Session, Task, stored_config
+from lth_cli.experiments.teachers import fitted, keep_teachers, with_teachers
 from lth_cli.pruning.mask import Masks
 from lth_cli.store.files import Damaged
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run
 from lth_cli.store.states import read_header
-from lth_cli.training.trajectory import FromState, Known, Trajectory
+from lth_cli.training.trajectory import FromState, Known, Teacher, Trajectory
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Source:
 
     Attributes:
         run: where it lies.
-        config: of the dense training behind its masks: its own, or that of its own source.
+        plan: of the dense training behind its masks: its own, or that of its own source.
         dense: that training; only known by identity where it cannot be repeated here.
         rewind_to: step of it that `rewind.to` names, in its own epochs.
         keep: further steps of it that the run keeps.
@@ -43,7 +43,7 @@ class Source:
     """
 
     run: Run
-    config: schema.Config
+    plan: Plan
     dense: Trajectory | Known
     rewind_to: int
     keep: tuple[int, ...]
@@ -60,7 +60,7 @@ class Source:
             "path": str(self.run.path.resolve()),
             "id": self.run.info["id"],
             "dense": self.dense.identity,
-            "config": self.config.model_dump(mode="json"),
+            "config": self.plan.config.model_dump(mode="json"),
         }
 
 
@@ -141,9 +141,7 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
     masks = {number: plan.ordered(run.round(number).masks()) for number in numbers if number > 0}
     keep = tuple(step for step in ours.keep if step >= ours.dense.first_step)
     scored_at = ours.scored_at(ours.dense)
-    return Source(
-        run, ours.config, dense, ours.rewind_to, keep, scored_at, ours.dense.end, ours.shapes, masks
-    )
+    return Source(run, ours, dense, ours.rewind_to, keep, scored_at, ours.dense.end, ours.shapes, masks)
 
 
 def _check_fit(source: Source, plan: Plan) -> None:
@@ -191,13 +189,18 @@ def _before(source: Source, number: int, wish: str) -> FromState:
     return FromState(Known(before.summary["trajectory"]), int(before.summary["end_step"]))
 
 
-def _networks(source: Source, plan: Plan, number: int) -> dict[str, FromState]:
+def _networks(source: Source, plan: Plan, number: int) -> dict[str, Teacher]:
     """What the teachers `dense` and `previous` of a round stand for: networks of the source, trained."""
     names, found = plan.config.distillation.teachers, {}
+    label = f"{source.run.name}, the teacher"
     if "dense" in names:
-        found["dense"] = FromState(source.dense, source.dense_end)
+        state = FromState(source.dense, source.dense_end)
+        found["dense"] = fitted(f"{label} dense", state, source.plan, plan)
     if "previous" in names:
-        found["previous"] = _before(source, number, f"the teacher previous of round {number} is")
+        state = _before(source, number, f"the teacher previous of round {number} is")
+        # The rounds of a run that was rewound itself may have other data than the dense training behind them.
+        rounds = make_plan(stored_config(source.run)) if "source" in source.run.info else source.plan
+        found["previous"] = fitted(f"{label} previous", state, rounds, plan)
     return found
 
 
@@ -228,7 +231,7 @@ def _check_dense(source: Source, plan: Plan, pruned: bool) -> None:
 def _kept_states(source: Source, identities: set[str]) -> list[tuple[int, Any, Round]]:
     """The (step, path, round) of every state of some trajectories that the source run keeps."""
     found = []
-    for round_ in (*source.run.origins(), *source.run.rounds()):
+    for round_ in (*source.run.origins(), *source.run.teachers(), *source.run.rounds()):
         if round_.finished and round_.summary["trajectory"] in identities:
             found += [(step, path, round_) for step, path in round_.checkpoints().items()]
     return found
@@ -240,11 +243,11 @@ def _retrain(
     source: Source,
     numbers: list[int],
     starts: dict[int, FromState],
-    networks: dict[int, dict[str, FromState]],
+    networks: dict[int, dict[str, Teacher]],
 ) -> None:
     """Train the rounds, after what they start from."""
     plan = session.plan
-    needed = [*starts.values(), *(state for found in networks.values() for state in found.values())]
+    needed = [*starts.values(), *(teacher.of for found in networks.values() for teacher in found.values())]
     _adopt(session, source, needed)
     keep_teachers(plan, session.run, session.engine)
     steps = _dense_steps(source, plan) if source.masks else []
@@ -269,9 +272,11 @@ def _retrain(
 def _adopt(session: Session, source: Source, needed: list[FromState]) -> None:
     """Let the shared store have the states of the source that are needed, should they come from elsewhere."""
     wanted: set[str] = {state.parent.identity for state in needed} | {source.dense.identity}
-    origin = source.dense.origin if isinstance(source.dense, Trajectory) else None
-    if origin is not None:
-        wanted.add(origin.parent.identity)
+    if isinstance(source.dense, Trajectory):
+        if source.dense.origin is not None:
+            wanted.add(source.dense.origin.parent.identity)
+        if source.dense.distilled is not None:
+            wanted |= {teacher.of.parent.identity for teacher in source.dense.distilled.teachers}
     for _, path, round_ in _kept_states(source, wanted):
         try:
             identity = read_header(path).trajectory

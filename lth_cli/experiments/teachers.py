@@ -55,7 +55,7 @@ def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None)
         if name not in RELATIVE:
             found += kept.get(name) or _find(name, plan)
     for named in found:
-        _check_fit(named, plan)
+        _check_fit(named.label, named.teacher, plan)
     count = len(found) + sum(name in RELATIVE for name in section.teachers)
     if section.sample is not None and section.sample > count:
         raise ConfigError(
@@ -174,36 +174,53 @@ def _suits(run: Run, dataset: schema.Dataset) -> bool:
 def _from_run(name: str, text: str, plan: Plan) -> NamedTeacher:
     reference = Reference.parse(text)
     config = plan.config
-    recorded = open_reference(reference, Path(config.runs_dir), config, trust=config.distillation.trust)
+    recorded = open_reference(
+        reference,
+        Path(config.runs_dir),
+        config,
+        trust=config.distillation.trust,
+        remedy="distillation.trust=true",
+    )
     step = recorded.step(reference.step)
     recorded.check(step)
-    other = _other_classes(recorded.plan.config.dataset, config.dataset)
-    if other and not config.distillation.same_classes:
+    teacher = fitted(recorded.label, FromState(recorded.trajectory, step), recorded.plan, plan)
+    return NamedTeacher(name, f"{recorded.label}@{step}it", teacher, recorded.adopt)
+
+
+def fitted(label: str, of: FromState, theirs: Plan, plan: Plan) -> Teacher:
+    """A state as the teacher of another plan's students.
+
+    Args:
+        label: of the state, for errors.
+        of: the state.
+        theirs: the plan that it was trained under.
+        plan: of the students.
+
+    Raises:
+        ConfigError: other classes, or as many of which nobody says that they are the same.
+    """
+    other = _other_classes(theirs.config.dataset, plan.config.dataset)
+    if other and not plan.config.distillation.same_classes:
         raise ConfigError(
             (
                 _KEY,
-                f"{recorded.label} was trained on other classes: {other}. If they are the same, in the same order, "
+                f"{label} was trained on other classes: {other}. If they are the same, in the same order, "
                 "say so: distillation.same_classes=true",
             )
         )
-    theirs = recorded.plan.dense.data
-    if theirs.classes != plan.dense.data.classes:
+    data = theirs.dense.data
+    if data.classes != plan.dense.data.classes:
         raise ConfigError(
             (
                 _KEY,
-                f"{recorded.label} tells {theirs.classes} classes apart, the student {plan.dense.data.classes}; "
+                f"{label} tells {data.classes} classes apart, the student {plan.dense.data.classes}; "
                 "both must have the same",
             )
         )
-    scale, shift = _affine(config.dataset.normalize, recorded.plan.config.dataset.normalize)
-    teacher = Teacher(
-        FromState(recorded.trajectory, step),
-        recorded.plan.config.model.model_dump(mode="json"),
-        theirs.input_shape,
-        scale,
-        shift,
-    )
-    return NamedTeacher(name, f"{recorded.label}@{step}it", teacher, recorded.adopt)
+    scale, shift = _affine(plan.config.dataset.normalize, theirs.config.dataset.normalize)
+    teacher = Teacher(of, theirs.config.model.model_dump(mode="json"), data.input_shape, scale, shift)
+    _check_fit(label, teacher, plan)
+    return teacher
 
 
 def _other_classes(theirs: schema.Dataset, ours: schema.Dataset) -> str:
@@ -343,9 +360,9 @@ def _imported(
     )
 
 
-def _check_fit(named: NamedTeacher, plan: Plan) -> None:
+def _check_fit(label: str, teacher: Teacher, plan: Plan) -> None:
     """Refuse a teacher that cannot see what the student sees. Raises ConfigError."""
-    ours, theirs = plan.dense.data.input_shape, tuple(named.teacher.input_shape)
+    ours, theirs = plan.dense.data.input_shape, tuple(teacher.input_shape)
     if ours == theirs:
         return
     images = len(ours) == len(theirs) == 3
@@ -353,7 +370,7 @@ def _check_fit(named: NamedTeacher, plan: Plan) -> None:
         raise ConfigError(
             (
                 _KEY,
-                f"{named.label} sees inputs of shape {theirs}, the student {ours}; images of another size are scaled, "
+                f"{label} sees inputs of shape {theirs}, the student {ours}; images of another size are scaled, "
                 "and those of one channel repeated, nothing else can be made to fit",
             )
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lth_cli.config.errors import RequestError
@@ -18,19 +18,37 @@ _TRUSTED = {
 }
 
 
-def check_trust(run: Run) -> None:
-    """Refuse a run whose stored config names code from outside: using it would run that code.
+TRUST = "--trust"
+
+
+def check_trust(run: Run, remedy: str = TRUST) -> None:
+    """Refuse a run whose stored config, or that of a teacher, names code from outside: using it would run that code.
+
+    Args:
+        run: to be used.
+        remedy: what a person types to allow it.
 
     Raises:
         RequestError: naming each such config path.
     """
-    stored = [run.config, run.info.get("source", {}).get("config", {})]
+    stored = [run.config, run.info.get("source", {}).get("config", {}), *_teachers(run)]
     foreign = list(dict.fromkeys(found for values in stored for found in _foreign(values)))
     if foreign:
         raise RequestError(
             f"the stored config of {run.name} names code outside lth: {', '.join(foreign)}. "
-            "If you trust where the run comes from, say so with --trust"
+            f"If you trust where the run comes from, say so with {remedy}"
         )
+
+
+def _teachers(run: Run) -> Iterator[dict[str, Any]]:
+    """Architectures of teachers as the run notes them, which are built to repeat its trainings."""
+    for notes in run.info.get("teachers", {}).values():
+        yield from ({"distillation": {"model": note["teacher"]["model"]}} for note in notes)
+    for branch in (None, *run.branches()):
+        for round_ in run.rounds(branch):
+            objective = round_.summary["description"]["objective"] if round_.finished else {}
+            for teacher in objective.get("distillation", {}).get("teachers", ()):
+                yield {"distillation": {"model": teacher["model"]}}
 
 
 def _foreign(values: Any, path: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,7 +92,7 @@ def print_points(points: Sequence[tuple[str, StoredAnalysis | None]]) -> None:
 def _console() -> Console:
     """As wide as the terminal; a pipe or file has no width, and breaks no number in two."""
     console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_PIPE_WIDTH)
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class Member:
 def rows_of(members: Sequence[Member]) -> list[Row]:
     """A row a run: accuracy and seconds with and without teachers, and totals up to it.
 
-    Seconds are those of the training as it was run here: what a teacher's answers cost is in them. `free` counts no
+    Seconds are those of the training, evaluations and what a teacher's answers cost among them. `free` counts no
     teacher's own training; `amortised` adds an equal share of it to each run it teaches. Each run of the sequence is
     counted itself as well, so `free` is what the sequence took.
     """
@@ -119,7 +120,8 @@ def print_sequence(rows: Sequence[Row], folder: Path, baseline: bool) -> None:
     console.print("with teachers: each teacher's own training shared by those it taught", highlight=False)
     reused = sum(row["steps_reused"] for row in rows)
     if reused:
-        console.print(f"{reused:,} steps were read from the store and cost nothing here", highlight=False)
+        told = "steps were read from the store; they are counted with what they took when they were trained"
+        console.print(f"{reused:,} {told}", highlight=False)
     console.print(f"Stored in {folder}", highlight=False, soft_wrap=True)
 
 
@@ -144,7 +146,12 @@ def _draw(rows: Sequence[Row], stem: Path) -> None:
 
 
 def _seconds(run: Run) -> float:
-    return float(sum(row["seconds"] or 0.0 for row in run.results()))
+    """Of the run's trainings: what they took here, or when they were trained where they were read from the store."""
+    return math.fsum(
+        max(float(line["seconds"]) for line in ({"seconds": round_.summary["seconds"]}, *round_.metrics()))
+        for round_ in run.rounds()
+        if round_.finished
+    )
 
 
 def _reused(member: Member) -> int:

@@ -103,7 +103,10 @@ def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     ]
     if len(groups) == 1 or not keys:
         return [_common_name(group) for group in groups]
-    return [", ".join(f"{key}={config.get(key)}" for key in keys[:3]) for config in configs]
+    found = [", ".join(f"{key}={config.get(key)}" for key in keys[:3]) for config in configs]
+    if len(set(found)) == len(found):
+        return found
+    return [_common_name(group) for group in groups]  # they differ in more than fits
 
 
 def _common_name(group: Sequence[Run]) -> str:

@@ -18,6 +18,7 @@ from lth_cli.store.lines import read_sealed_lines
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run
 from lth_cli.store.states import State, load_state, read_header, stored_steps
+from lth_cli.store.tensors import map_tensors
 from lth_cli.store.trajectories import TrajectoryStore
 
 Masks = dict[str, Tensor]
@@ -47,7 +48,7 @@ def verify_run(run: Run) -> list[Fault]:
             faults += _verify_round(origin, stored)[1]
         elif _all_done(run):
             faults.append(Fault(origin.summary_path, "missing"))
-    for teacher in run.teachers():
+    for teacher in _teachers(run):
         faults += _verify_teacher(teacher)
     for branch in (None, *run.branches()):
         faults += _results(run, branch)
@@ -109,6 +110,11 @@ def verify_trajectory(store: TrajectoryStore, identity: str) -> Iterator[Fault]:
             continue
         if header.trajectory != identity or step not in (None, state.step):
             yield Fault(path, f"it is step {header.step} of trajectory {header.trajectory[:12]}")
+    for path in sorted(folder.glob("answers*.safetensors")):
+        try:
+            map_tensors(path, "answers")
+        except LthError as error:
+            yield _fault(path, error)
     for path in (folder / "metrics.jsonl", folder / "segments.jsonl"):
         try:
             damaged = read_sealed_lines(path, identity)[1]
@@ -189,9 +195,19 @@ def _verify_round(round_: Round, stored: _Stored) -> tuple[Masks | None, list[Fa
     return masks, faults
 
 
+def _teachers(run: Run) -> list[Round]:
+    """Those that the run notes; what else lies there is of a process that was killed."""
+    try:
+        noted = run.info.get("teachers", {})
+    except LthError:  # a fault of that file
+        return []
+    return [run.teacher(int(note["folder"])) for notes in noted.values() for note in notes]
+
+
 def _verify_teacher(teacher: Round) -> Iterator[Fault]:
-    """The one state of a teacher; one without a summary is found again when the run is gone on with."""
+    """The one state of a teacher."""
     if not teacher.finished:
+        yield Fault(teacher.summary_path, "missing")
         return
     try:
         summary = teacher.summary

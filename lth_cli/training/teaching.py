@@ -96,7 +96,14 @@ class Teaching:
         if index not in self._networks:
             teacher = self.distilled.teachers[index]
             self._networks[index] = _network(teacher, self.states[index], self._trajectory)
-        return predict(self._networks[index], inputs, self._execution)
+        student = self._trajectory.execution
+        if student.dtype == self._execution.dtype:
+            return predict(self._networks[index], inputs, self._execution)
+        self._execution.activate()  # tf32 is a setting of the process
+        try:
+            return predict(self._networks[index], inputs, self._execution)
+        finally:
+            student.activate()
 
 
 def make_teaching(

@@ -129,7 +129,8 @@ class Distilled:
         every: from `begins` on, each so manieth step distils.
         sample: teachers drawn in each step; None takes all.
         dtype: of the teachers' arithmetic, as in `Execution`.
-        by_example: answers are worked out once for each example, in batches of evaluation, whose rounding differs.
+        by_example: answers are worked out once for each example, in batches of so many, on which rounding depends;
+            None asks in every step.
         cached: answers are kept on disk; changes no number.
     """
 
@@ -143,7 +144,7 @@ class Distilled:
     every: int
     sample: int | None
     dtype: str
-    by_example: bool = False
+    by_example: int | None = None
     cached: bool = False
 
     def at(self, step: int) -> bool:

@@ -51,10 +51,13 @@ def test_each_learns_from_the_one_before(lth, small, tmp_path):
     assert again.code == 0, again.err
     assert {name: trajectory(runs, name) for name in (second, third)} == before
     assert "16 steps were read from the store" in again.out
+    rows = list(csv.DictReader((runs / ".sequences" / "lrs" / "sequence.csv").open()))
+    assert float(rows[2]["seconds"]) > 0
 
 
 def test_all_before_it_teach_and_costs_are_shared(lth, small, tmp_path):
-    done = lth("sequence", *small, "seed=0,1,2", "name=s", "--from", "all", "--no-baseline", "--json")
+    more = ("--from", "all", "--no-baseline", "distillation.sample=2", "--json")
+    done = lth("sequence", *small, "seed=0,1,2", "name=s", *more)
     assert done.code == 0, done.err
     rows = json.loads(done.out)
     runs = tmp_path / "runs"
@@ -81,6 +84,10 @@ def test_tickets_teach_tickets(lth, small, tmp_path):
     [
         (("seed=0",), "two runs at least"),
         (("seed=0,1", "distillation.teachers=[a]"), "each run learns from those before it"),
+        (("seed=0,1", "++distillation.teachers=[a]"), "each run learns from those before it"),
+        (("seed=0,1", "distillation=none"), "each run learns from those before it"),
+        (("seed=0,1", "pruning.rounds=1,2"), "has no effect on lth train"),
+        (("seed=0,1", "runs_dir=a,b"), "must be the same for every point"),
         (("seed=0,1", "distillation.every=0"), "distillation.every"),
         (("seed=0,1", "optimizer.lr=-1"), "optimizer.lr"),
         (("seed=0,1", "--from", "none"), "none"),

@@ -125,6 +125,8 @@ def test_damage_is_found_and_made_good(lth_in: Lth, folder: Path) -> None:
         (("one", "one"), "the run one is named twice"),
         (("one", "analysis.states=[0,7]"), "no finished round 7"),
         (("one", "analysis.states=[0,0@99it]"), "outside its training"),
+        (("one", "analysis.states=[0@end]"), "name two states at least"),
+        (("one", "analysis.states=[]"), "name two states at least"),
         (("one", "analysis.pionts=4"), "close to it: analysis.points"),
         (("one", "analysis.points=2", "analysis.threshold=3"), "analysis.threshold"),
         (("one", "analysis.pairs=[[0,wide:0]]"), "different architectures"),

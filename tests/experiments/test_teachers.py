@@ -303,3 +303,97 @@ def test_without_teachers_nothing_is_noted(here: Lth, tmp_path: Path) -> None:
     run = Run.open(tmp_path / "runs" / "plain")
     assert not run.teachers()
     assert "teachers" not in run.info
+
+
+def test_rewound_on_other_data_the_dense_teacher_is_as_strange_as_any(here: Lth, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    own = (KD, "rounds=1", "distillation.teachers=[dense]")
+    refused = here("rewind", "imp", *own, "name=a", "dataset.subset.classes=[9,8,7,6,5,4,3,2,1,0]")
+    assert refused.code == 2
+    assert "was trained on other classes" in refused.err
+    other = ("dataset.normalize.mean=[0.0]", "dataset.normalize.std=[0.05]")
+    for name, teacher in (("b", "dense"), ("c", "imp:0")):
+        done = here(
+            "rewind", "imp", KD, "rounds=1", f"distillation.teachers=[{teacher}]", f"name={name}", *other
+        )
+        assert done.code == 0, done.err
+    assert noted(runs, "b", 1)["teachers"] == noted(runs, "c", 1)["teachers"]
+    assert noted(runs, "b", 1)["teachers"][0]["scale"] != [1.0]
+    assert identity(runs, "b", 1) == identity(runs, "c", 1)
+
+
+def test_batches_in_which_answers_are_rounded_are_part_of_the_identity(here: Lth, tmp_path: Path) -> None:
+    cached = (KD, "distillation.teachers=[wide]", "distillation.cache=true")
+    for size in (1000, 7):
+        done = here("train", f"name=by_{size}", *cached, f"evaluation.batch_size={size}")
+        assert done.code == 0, done.err
+    assert identity(tmp_path / "runs", "by_1000") != identity(tmp_path / "runs", "by_7")
+
+
+def test_steps_nobody_stored_are_trained_without_the_store(here: Lth, lth_in: Lth, tmp_path: Path) -> None:
+    """What teaches them is kept in the run: by name, its dense network, the round before."""
+    assert (
+        here("prune", "name=own", "pruning.rounds=2", KD, "distillation.teachers=[wide,dense,previous]").code
+        == 0
+    )
+    shutil.rmtree(tmp_path / "runs" / ".store")
+    shutil.rmtree(tmp_path / "runs" / "wide")
+    asked = ("analysis=connectivity", "analysis.states=[0@5it,2@5it]", "analysis.points=3")
+    done = lth_in(tmp_path, "analyze", "own", *asked, "-q")
+    assert done.code == 0, done.err
+    again = here("rewind", "own", "name=again", "distillation=none", "rewind.to=7it")
+    assert again.code == 0, again.err
+
+
+def test_code_of_others_that_a_teacher_names_is_not_run(here: Lth, lth_in: Lth, tmp_path: Path) -> None:
+    (tmp_path / "mymod.py").write_text(
+        "from lth_cli.models.mlp import MLP\n\ndef net(*, input_shape, classes):\n"
+        "    return MLP(input_shape=input_shape, classes=classes, hidden=[7])\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        model = ("~model.hidden", "model._target_=mymod.net")
+        foreign = lth_in(tmp_path, "train", "training.length=2it", "threads=1", *model, "name=foreign", "-q")
+        assert foreign.code == 0, foreign.err
+        command = (
+            "train",
+            "name=student",
+            "dataset.subset.fraction=1.0",
+            KD,
+            "distillation.teachers=[foreign]",
+        )
+        refused = here(*command)
+        assert refused.code == 2
+        assert "distillation.trust=true" in refused.err
+        done = here(*command, "distillation.trust=true")
+        assert done.code == 0, done.err
+        ask = (
+            "analyze",
+            "student",
+            "analysis=connectivity",
+            "analysis.states=[0@start,0@3it]",
+            "analysis.points=3",
+        )
+        refused = lth_in(tmp_path, *ask)
+        assert refused.code == 2
+        assert "say so with --trust" in refused.err
+        assert lth_in(tmp_path, *ask, "--trust", "-q").code == 0
+
+
+def test_lost_teachers_are_found(here: Lth, lth_in: Lth, tmp_path: Path) -> None:
+    assert here("train", "name=student", KD, "distillation.teachers=[wide]").code == 0
+    shutil.rmtree(tmp_path / "runs" / "student" / "teachers")
+    done = lth_in(tmp_path, "verify", "student")
+    assert done.code == 1
+    assert "teachers/round_00/summary.json" in done.out + done.err
+
+
+def test_a_window_without_steps_is_refused(here: Lth) -> None:
+    done = here(
+        "train", KD, "distillation.teachers=[wide]", "distillation.start=0.51", "distillation.end=0.52"
+    )
+    assert done.code == 2
+    assert "lies no step that distils" in done.err
+    unknown = here("train", "distillation.temperature=2.0")
+    assert unknown.code == 2
+    assert "distillation=OPTION chooses another" in unknown.err

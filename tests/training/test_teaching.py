@@ -148,7 +148,7 @@ def test_answers_by_example_are_those_of_the_teacher(make_dense, make_engine, th
     """Once for each example, of another rounding at most, hence another identity."""
     student = taught(make_dense(), three[:2])
     by_example = dataclasses.replace(
-        student, distilled=dataclasses.replace(student.distilled, by_example=True)
+        student, distilled=dataclasses.replace(student.distilled, by_example=256)
     )
     assert by_example.identity != student.identity
     one, other = make_engine("a").state(student, 16), make_engine("b").state(by_example, 16)
@@ -159,7 +159,7 @@ def test_answers_by_example_are_those_of_the_teacher(make_dense, make_engine, th
     make_engine("b").state(longer, 16)
 
 
-@pytest.mark.parametrize("kept", [{}, {"cached": True}, {"by_example": True}])
+@pytest.mark.parametrize("kept", [{}, {"cached": True}, {"by_example": 256}])
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(make_dense, make_engine, stop_after, three, kept):
     from lth_cli.training.engine import Interrupted
 
@@ -184,7 +184,7 @@ def test_everything_that_decides_a_number_is_part_of_the_identity(make_dense, th
         "every": 2,
         "sample": 1,
         "dtype": "bf16",
-        "by_example": True,
+        "by_example": 256,
         "teachers": student.distilled.teachers[:2],
     }
     assert changes.keys() | {"cached"} == {field.name for field in dataclasses.fields(Distilled)}

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 
 from lth_cli.config import analyzing
+from lth_cli.config.errors import RequestError
 from lth_cli.config.references import is_round
 from lth_cli.experiments.analyses.lines import curve
 from lth_cli.experiments.analyses.request import (
@@ -28,6 +29,10 @@ Pair = tuple[NamedState, NamedState]
 def prepare(request: Request, asked: analyzing.Connectivity) -> Study:
     """Check the question. Raises RequestError."""
     pairs = _pairs(request, asked)
+    if not pairs:
+        raise RequestError(
+            "analysis.states: name two states at least, such as [0@end,last@end], or analysis.pairs"
+        )
     states = [state.recorded for pair in pairs for state in pair]
     check_alike(states)
     check_splits(asked.splits, states[0])

@@ -62,6 +62,10 @@ class Request:
         for run in runs:
             if ids.count(run.info["id"]) > 1:
                 raise RequestError(f"the run {run.name} is named twice")
+            if [other.name for other in runs].count(run.name) > 1:
+                raise RequestError(
+                    f"two runs are called {run.name}, which answers could not tell apart; rename one"
+                )
         if not trust:
             for run in runs:
                 check_trust(run)
@@ -176,6 +180,11 @@ def check_alike(states: Sequence[Recorded]) -> None:
     check_shapes(states)
     first = states[0]
     for other in states[1:]:
+        ours, theirs = (found.plan.dense.execution.device for found in (first, other))
+        if ours != theirs:
+            raise RequestError(
+                f"{first.label} is of device {ours} and {other.label} of {theirs}; one analysis computes on one device"
+            )
         if first.plan.dense.data.identity != other.plan.dense.data.identity:
             raise RequestError(
                 f"{first.label} and {other.label} were trained on different data; "
