@@ -55,9 +55,9 @@ def main() -> None:
     lines = [
         "# Stability of ResNet-20 on CIFAR-10 images, over a short training\n",
         made_on([0], options.threads),
-        f"{horizon} steps, {100 * horizon / PAPER:.1f} % of the paper's; SGD 0.1, x 0.1 at {' and '.join(drops)}; bf16. "
-        "Two copies from each step *k*, one initialisation; barrier of the test error at 11 points. Stable: below 2 "
-        "points.\n",
+        f"{horizon} steps, {100 * horizon / PAPER:.1f} % of the paper's; SGD 0.1, x 0.1 at {' and '.join(drops)}; "
+        "bf16. Two copies from each step *k*, one initialisation; barrier of the test error at 11 points. Stable: "
+        "below 2 points.\n",
         "| k | of training | test barrier | stable | test error | differing answers | L2 / travelled |",
         "| ---: | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
@@ -68,9 +68,9 @@ def main() -> None:
             f"{100 * row['differing_test_answers']:.1f} % | {row['distance_by_travelled']:.2f} |"
         )
     lines.append(
-        "\nPublished (Frankle et al. 2020, arXiv:1912.05671, 63,000 steps): unstable at initialisation, stable from step "
-        "2,000 (3 % of training) dense and from 500 for the ticket at 16.8 %. Steps of trainings so different in length "
-        "are no targets for one another; tickets were not trained here."
+        "\nPublished (Frankle et al. 2020, arXiv:1912.05671, 63,000 steps): unstable at initialisation, stable from "
+        "step 2,000 (3 % of training) dense and from 500 for the ticket at 16.8 %. Steps of trainings so different in "
+        "length are no targets for one another; tickets were not trained here."
     )
     write_result("stability", "\n".join(lines) + "\n")
 
