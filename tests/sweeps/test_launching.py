@@ -44,7 +44,7 @@ def test_points_that_do_not_fit_their_data_or_model_are_refused_together(lab):
         (["launcher=local", "launcher.gpus=[0]"], "launcher.gpus"),
         (["launcher=slurm", "+launcher.extra.output=x"], "lth sets output itself"),
         (["launcher=slurm", "launcher.time=90"], "launcher.time"),
-        (["launcher.workers=2"], "launcher.workers: unknown key"),
+        (["launcher.workers=2"], "launcher.workers: the chosen launcher has no such key"),
     ],
 )
 def test_launchers_are_checked(lab, overrides, said, monkeypatch):

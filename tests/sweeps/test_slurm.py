@@ -106,10 +106,11 @@ def test_requeued_jobs_give_the_bytes_of_a_sweep_that_nobody_disturbed(lab, slur
 
 
 def test_cancelled_and_submitted_again(lab, slurm):
-    lab.prune("name=c", *SLURM)
+    long = ("name=c", "training.length=10000it", *SLURM)  # not done before it is cancelled
+    lab.prune(*long)
     assert lab.lth("cancel", "c").stdout == "Cancelled 1 job of sweep c.\n"
     wait_until(lambda: [one.state for one in shown(lab, "c")] == ["cancelled"])
-    lab.prune("name=c", *SLURM, "launcher.wait=true")
+    lab.prune(*long, "launcher.wait=true")
     assert [one.state for one in shown(lab, "c")] == ["finished"]
 
 
