@@ -129,8 +129,7 @@ def train_dense(session: Session, *keep: int) -> None:
     plan = session.plan
     if plan.dense.origin is not None and isinstance(plan.dense.origin.parent, Trajectory):
         session.train_origin(plan.dense.origin.parent, plan.dense.origin.step)
-    keep = tuple(step for step in (*keep, *plan.keep) if step >= plan.dense.first_step)
-    session.train_round(0, plan.dense, everything(plan.prunable_shapes), keep=keep)
+    session.train_round(0, plan.dense, everything(plan.prunable_shapes), keep=(*keep, *plan.keep))
 
 
 def rewound(plan: Plan, dense: FromState, before: FromState) -> FromState:

@@ -34,23 +34,18 @@ class Source:
         run: where it lies.
         plan: of the dense training behind its masks: its own, or that of its own source.
         dense: that training; only known by identity where it cannot be repeated here.
-        rewind_to: step of it that `rewind.to` names, in its own epochs.
-        keep: further steps of it that the run keeps.
-        scored_at: step of it whose weights were scored first.
-        dense_end: step at which it ends.
-        shapes: of its model's parameters, by name.
         masks: by round number.
     """
 
     run: Run
     plan: Plan
     dense: Trajectory | Known
-    rewind_to: int
-    keep: tuple[int, ...]
-    scored_at: int
-    dense_end: int
-    shapes: dict[str, tuple[int, ...]]
     masks: dict[int, Masks]
+
+    @property
+    def scored_at(self) -> int:
+        """Step of the dense training whose weights were scored first."""
+        return self.plan.scored_at(self.plan.dense)
 
     @property
     def note(self) -> dict[str, Any]:
@@ -139,9 +134,7 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
         Known(str(recorded)),
     )
     masks = {number: plan.ordered(run.round(number).masks()) for number in numbers if number > 0}
-    keep = tuple(step for step in ours.keep if step >= ours.dense.first_step)
-    scored_at = ours.scored_at(ours.dense)
-    return Source(run, ours, dense, ours.rewind_to, keep, scored_at, ours.dense.end, ours.shapes, masks)
+    return Source(run, ours, dense, masks)
 
 
 def _check_fit(source: Source, plan: Plan) -> None:
@@ -160,8 +153,8 @@ def _check_fit(source: Source, plan: Plan) -> None:
                     )
                 )
     if plan.config.control.start != "reinit":
-        for name in {**plan.shapes, **source.shapes}:
-            ours, theirs = plan.shapes.get(name), source.shapes.get(name)
+        for name in {**plan.shapes, **source.plan.shapes}:
+            ours, theirs = plan.shapes.get(name), source.plan.shapes.get(name)
             if ours != theirs:
                 raise ConfigError(
                     (
@@ -174,7 +167,7 @@ def _check_fit(source: Source, plan: Plan) -> None:
 
 def _start(source: Source, plan: Plan, number: int) -> FromState:
     """Where the weights of a round come from."""
-    dense = FromState(source.dense, source.rewind_to)
+    dense = FromState(source.dense, source.plan.rewind_to)
     if plan.config.rewind.technique == "weights":
         return dense
     wish = f"rewind.technique={plan.config.rewind.technique} starts round {number} from"
@@ -194,7 +187,7 @@ def _networks(source: Source, plan: Plan, number: int) -> dict[str, Teacher]:
     names, found = plan.config.distillation.teachers, {}
     label = f"{source.run.name}, the teacher"
     if "dense" in names:
-        state = FromState(source.dense, source.dense_end)
+        state = FromState(source.dense, source.plan.dense.end)
         found["dense"] = fitted(f"{label} dense", state, source.plan, plan)
     if "previous" in names:
         state = _before(source, number, f"the teacher previous of round {number} is")
@@ -209,9 +202,9 @@ def _dense_steps(source: Source, plan: Plan) -> list[int]:
     control = plan.config.control
     weights = plan.config.rewind.technique == "weights" and control.start != "reinit"
     return [
-        *([source.rewind_to] if weights else []),
+        *([source.plan.rewind_to] if weights else []),
         *([source.scored_at] if control.mask == "inverted" else []),
-        *([source.dense_end] if "dense" in plan.config.distillation.teachers else []),
+        *([source.plan.dense.end] if "dense" in plan.config.distillation.teachers else []),
     ]
 
 
@@ -252,7 +245,8 @@ def _retrain(
     keep_teachers(plan, session.run, session.engine)
     steps = _dense_steps(source, plan) if source.masks else []
     if steps and isinstance(source.dense, Trajectory):
-        session.train_origin(source.dense, *steps, *(source.keep if source.rewind_to in steps else ()))
+        keep = source.plan.keep if source.plan.rewind_to in steps else ()
+        session.train_origin(source.dense, *steps, *keep)
     for number in numbers:
         if number == 0:
             train_dense(session)

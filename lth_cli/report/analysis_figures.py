@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lth_cli.report.figures import by_density
@@ -40,16 +40,7 @@ def instability(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     axes = figure.add_subplot()
     for index, name in enumerate(dict.fromkeys(row["round"] for row in rows)):
         line = [row for row in rows if row["round"] == name]
-        axes.errorbar(
-            [row["step"] for row in line],
-            [100 * _number(row, "test_barrier") for row in line],
-            yerr=[100 * float(row.get("test_barrier_std") or 0.0) for row in line],
-            color=f"C{index}",
-            marker="o",
-            markersize=3.5,
-            capsize=2,
-            label=f"round {name}",
-        )
+        _barriers(axes, line, "step", color=f"C{index}", label=f"round {name}")
     axes.axhline(100 * summary["threshold"], color="0.6", linestyle=":")
     _finish(axes, "step k from which copies differ in data order", "barrier of the test error (points)")
     return True
@@ -219,19 +210,23 @@ def perturbation(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     axes = figure.add_subplot()
     for index, which in enumerate(dict.fromkeys((row["round"], row["direction"]) for row in rows)):
         line = [row for row in rows if (row["round"], row["direction"]) == which]
-        axes.errorbar(
-            [_number(row, "norm") for row in line],
-            [100 * _number(row, "test_barrier") for row in line],
-            yerr=[100 * float(row.get("test_barrier_std") or 0.0) for row in line],
-            color=f"C{index}",
-            marker="o",
-            markersize=3.5,
-            capsize=2,
-            label=f"round {which[0]}, {which[1]}",
-        )
+        _barriers(axes, line, "norm", color=f"C{index}", label=f"round {which[0]}, {which[1]}")
     axes.axhline(100 * summary["threshold"], color="0.6", linestyle=":")
     _finish(axes, "norm of the move of the start", "barrier of the test error (points)")
     return True
+
+
+def _barriers(axes: Any, rows: Sequence[Row], across: str, **style: Any) -> None:
+    """Mean barrier of the test error against a column, bars of one standard deviation."""
+    axes.errorbar(
+        [_number(row, across) for row in rows],
+        [100 * _number(row, "test_barrier") for row in rows],
+        yerr=[100 * float(row.get("test_barrier_std") or 0.0) for row in rows],
+        marker="o",
+        markersize=3.5,
+        capsize=2,
+        **style,
+    )
 
 
 def _branch(row: Row) -> str:

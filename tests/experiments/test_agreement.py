@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import statistics
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from analysis_helpers import Lth, answer
 
 from lth_cli.experiments.analyses.work import Work
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.runs import Run
 from lth_cli.training.engine import Interrupted
 
-Lth = Callable[..., Any]
 RUNS = ("one", "two", "three")
 ASKED = (*RUNS, "analysis=agreement")
 
@@ -43,10 +41,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def ask(lth_in: Lth, folder: Path, *arguments: str) -> dict[str, Any]:
-    done = lth_in(folder, "analyze", *arguments, "--json", "-q")
-    assert done.code == 0, done.err
-    found: dict[str, Any] = json.loads(done.out)
-    return found
+    return answer(lth_in, folder, *arguments)
 
 
 def test_dense_and_tickets_side_by_side(lth_in: Lth, folder: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from analysis_helpers import Lth, answer
 
 from lth_cli.config.analyzing import sections
 from lth_cli.experiments.analyses.work import Work
@@ -16,8 +15,6 @@ from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.collect import find_garbage
 from lth_cli.store.runs import Run
 from lth_cli.training.engine import Interrupted
-
-Lth = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +38,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def ask(lth_in: Lth, folder: Path, *arguments: str) -> dict[str, Any]:
-    done = lth_in(folder, "analyze", *arguments, "--json")
-    assert done.code == 0, done.err
-    return json.loads(done.out)
+    return answer(lth_in, folder, *arguments)
 
 
 def test_a_state_is_connected_with_itself(lth_in: Lth, folder: Path) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from analysis_helpers import Lth, answer
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
@@ -23,7 +22,6 @@ from lth_cli.models.build import build
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.runs import Run
 
-Lth = Callable[..., Any]
 # 64 x 4 + 4 x 4 prunable weights; the output layer is not pruned.
 TINY = ("model.hidden=[4,4]", "dataset.subset.fraction=0.1")
 ASKED = ("analysis=curvature", "analysis.examples=60", "analysis.eigenvalues=4", "analysis.probes=10")
@@ -45,10 +43,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def ask(lth_in: Lth, folder: Path, *arguments: str) -> dict[str, Any]:
-    done = lth_in(folder, "analyze", "one", *ASKED, *arguments, "--json")
-    assert done.code == 0, done.err
-    found: dict[str, Any] = json.loads(done.out)
-    return found
+    return answer(lth_in, folder, "one", *ASKED, *arguments)
 
 
 class _Here:

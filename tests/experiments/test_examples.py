@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from analysis_helpers import Lth, answer
 from torch.nn import functional
 
 from lth_cli.config.compose import validate
@@ -23,7 +23,6 @@ from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.runs import Run
 from lth_cli.training.engine import Interrupted
 
-Lth = Callable[..., Any]
 QUICK = ("device=cpu", "threads=1", "model.hidden=[30,20]", "training.length=2ep", "optimizer.lr=5e-3")
 STATES = "analysis.states=[0@0,0@1ep,0@end]"
 BETWEEN = "analysis.between=[0@end,two:0@end]"
@@ -51,10 +50,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def ask(lth_in: Lth, folder: Path, *arguments: str) -> dict[str, Any]:
-    done = lth_in(folder, "analyze", *arguments, "analysis=examples", "--json", "-q")
-    assert done.code == 0, done.err
-    found: dict[str, Any] = json.loads(done.out)
-    return found
+    return answer(lth_in, folder, *arguments, "analysis=examples")
 
 
 def scores_of(folder: Path, run: str) -> str:

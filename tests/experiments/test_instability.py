@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from analysis_helpers import Lth, answer
 
 from lth_cli.store.runs import Run
 from lth_cli.store.trajectories import TrajectoryStore
 
-Lth = Callable[..., Any]
 STEPS = 16  # of the conftest's `small`
 ASKED = ("analysis=instability", "analysis.points=3")
 
@@ -32,10 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, lth_in: Lth, small: tuple[s
 
 
 def ask(lth_in: Lth, folder: Path, *arguments: str) -> dict[str, Any]:
-    done = lth_in(folder, "analyze", *arguments, *ASKED, "--json", "-q")
-    assert done.code == 0, done.err
-    found: dict[str, Any] = json.loads(done.out)
-    return found
+    return answer(lth_in, folder, *arguments, *ASKED)
 
 
 def test_copies_share_the_start_and_differ_in_order(lth_in: Lth, folder: Path) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from analysis_helpers import Lth, answer
 
 from lth_cli.experiments.analyses.work import Work
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.runs import Run
 from lth_cli.training.engine import Interrupted
 
-Lth = Callable[..., Any]
 ASKED = ("analysis=landscape", "analysis.grid=3")
 
 
@@ -42,10 +40,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def ask(lth_in: Lth, folder: Path, *arguments: str) -> dict[str, Any]:
-    done = lth_in(folder, "analyze", *ASKED, *arguments, "--json")
-    assert done.code == 0, done.err
-    found: dict[str, Any] = json.loads(done.out)
-    return found
+    return answer(lth_in, folder, *ASKED, *arguments)
 
 
 def ends(folder: Path, *rounds: tuple[str, int]) -> list[torch.Tensor]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from analysis_helpers import Lth, answer
 
 from lth_cli.experiments.analyses.work import Work
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.runs import Run
 from lth_cli.training.engine import Interrupted
-
-Lth = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +42,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def ask(lth_in: Lth, folder: Path, *arguments: str) -> dict[str, Any]:
-    done = lth_in(folder, "analyze", *arguments, "analysis=masks", "--json", "-q")
-    assert done.code == 0, done.err
-    found: dict[str, Any] = json.loads(done.out)
-    return found
+    return answer(lth_in, folder, *arguments, "analysis=masks")
 
 
 def flat(tensors: dict[str, torch.Tensor], names: list[str]) -> torch.Tensor:

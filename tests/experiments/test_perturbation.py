@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from analysis_helpers import Lth, answer
 from torch import Tensor
 
 from lth_cli.experiments.analyses.work import Work
@@ -20,7 +20,6 @@ from lth_cli.store.states import State
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.engine import Interrupted
 
-Lth = Callable[..., Any]
 STEPS = 16  # of the conftest's `small`
 ASKED = ("analysis=perturbation", "analysis.points=3", "analysis.splits=[test]")
 
@@ -46,10 +45,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def ask(lth_in: Lth, folder: Path, *arguments: str) -> dict[str, Any]:
-    done = lth_in(folder, "analyze", *arguments, *ASKED, "--json", "-q")
-    assert done.code == 0, done.err
-    found: dict[str, Any] = json.loads(done.out)
-    return found
+    return answer(lth_in, folder, *arguments, *ASKED)
 
 
 def trained_from_moved(folder: Path) -> list[tuple[dict[str, Any], str]]:
