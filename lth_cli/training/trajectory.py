@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,11 @@ class FromState:
     def description(self) -> dict[str, Any]:
         """Plain values that decide it."""
         return {"trajectory": self.parent.identity, "step": self.step}
+
+    @property
+    def known(self) -> FromState:
+        """The same state, of a trajectory known by its identity alone."""
+        return FromState(Known(self.parent.identity), self.step)
 
 
 @dataclass(frozen=True)
@@ -222,6 +228,26 @@ class Trajectory:
     def end(self) -> int:
         """The step up to which this trajectory is meant to be trained."""
         return self.horizon if self.ends_at is None else self.ends_at
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Every field for another process, which prepares data and execution itself.
+
+        Trajectories whose states it starts or learns from are known by identity alone: they hang on data of theirs.
+        """
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del parts["data"], parts["execution"]
+        distilled = None if self.distilled is None else Distilled.noted(self.distilled.description)
+        return {**parts, "start": self._told_start, "distilled": distilled}
+
+    @property
+    def _told_start(self) -> Start:
+        start = self.start
+        if isinstance(start, Initial):
+            return start
+        if isinstance(start, FromState):
+            return start.known
+        return dataclasses.replace(start, of=start.of.known)
 
     @property
     def origin(self) -> FromState | None:
