@@ -35,6 +35,7 @@ def _verify(
     import json as json_library
 
     found = _check(runs or [], runs_dir)
+    notes = _notes(found, runs_dir)
     count = sum(len(faults) for faults in found.values())
     if json:
         told = {
@@ -43,6 +44,7 @@ def _verify(
                 name: [{"path": str(fault.path), "message": fault.message} for fault in faults]
                 for name, faults in found.items()
             },
+            "notes": notes,
         }
         typer.echo(json_library.dumps(told, indent=2))
     else:
@@ -50,6 +52,8 @@ def _verify(
             typer.echo(f"{name}: {_count(faults)}")
             for fault in faults:
                 typer.echo(f"  {fault.path}: {fault.message}")
+            for note in notes.get(name, ()):
+                typer.echo(f"  note: {note}")
         if not found:
             typer.echo(f"No runs in {runs_dir} yet. Try: lth prune")
     if count:
@@ -89,6 +93,23 @@ def _check(names: list[str], runs_dir: Path) -> dict[str, list[Fault]]:
     if store.identities():
         found["shared store"] = verify_store(store)
     return found
+
+
+def _notes(found: dict[str, list[Fault]], runs_dir: Path) -> dict[str, list[str]]:
+    """What is no fault of what is stored and good to know, by name of a run: its own code is another now."""
+    from lth_cli.config.errors import LthError
+    from lth_cli.store.own_code import changes
+    from lth_cli.store.runs import find_run
+
+    notes = {}
+    for name in found:
+        try:
+            changed = changes(find_run(runs_dir, name))
+        except LthError:  # the shared store, or a run too damaged to be read, which is among the faults
+            continue
+        if changed:
+            notes[name] = [f"own code: {line}" for line in changed]
+    return notes
 
 
 def _count(faults: list[Fault]) -> str:

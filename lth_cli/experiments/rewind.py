@@ -20,10 +20,11 @@ from lth_cli.experiments.session import Session, Task, stored_config
 from lth_cli.experiments.teachers import fitted, keep_teachers, with_teachers
 from lth_cli.pruning.mask import Masks
 from lth_cli.store.files import Damaged
+from lth_cli.store.own_code import check_own_code
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run
 from lth_cli.store.states import read_header
-from lth_cli.training.trajectory import FromState, Known, Teacher, Trajectory
+from lth_cli.training.trajectory import NOT_HERE, FromState, Known, Teacher, Trajectory
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,10 @@ def _rounds(run: Run, text: str) -> list[int]:
 
 
 def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
+    check_own_code(
+        run,
+        "Its weights and masks belong to the former code: put that back, or name the new by another import path",
+    )
     note = run.info.get("source", {})
     stored = with_kept_scores(validate(note.get("config") or run.config), run)
     # Places are this person's; where to rewind to is what is asked now.
@@ -215,8 +220,8 @@ def _check_dense(source: Source, plan: Plan, pruned: bool) -> None:
         for step in _dense_steps(source, plan):
             if step not in kept:
                 raise RequestError(
-                    f"the dense training of {source.run.name} cannot be repeated bit for bit here (another device, "
-                    f"data set or release of lth), and step {step} of it is not among the states the run keeps: "
+                    f"the dense training of {source.run.name} {NOT_HERE}, "
+                    f"and step {step} of it is not among the states the run keeps: "
                     f"{', '.join(map(str, sorted(kept))) or 'none'}"
                 )
 

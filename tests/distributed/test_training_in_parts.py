@@ -127,7 +127,7 @@ def folder(tmp_path_factory, lth_in) -> Path:
 
 
 def test_teachers_of_two_processes(folder):
-    """Each asks them about its own part; they come to the other process with the first command, as does the rate held."""
+    """Each asks them about its own part; they come to the other with the first command, as the rate held does."""
     kd = (
         "distillation=kd",
         "distillation.teachers=[one:0,dense]",

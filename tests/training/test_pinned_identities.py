@@ -136,9 +136,7 @@ def test_identities_stay_as_released(kind):
     trajectory = KINDS[kind]()
     assert trajectory.identity == PINNED[kind]
     told = pickle.loads(pickle.dumps(trajectory.told))
-    assert (
-        Trajectory(data=trajectory.data, execution=trajectory.execution, **told).identity == PINNED[kind]
-    )
+    assert Trajectory(data=trajectory.data, execution=trajectory.execution, **told).identity == PINNED[kind]
 
 
 if __name__ == "__main__":
