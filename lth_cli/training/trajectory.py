@@ -23,7 +23,9 @@ from lth_cli.training.precision import Execution
 NUMERICS_VERSION = 1
 
 
-NOT_HERE = "cannot be repeated bit for bit here (another device, data set, release of lth, or code of your own)"
+NOT_HERE = (
+    "cannot be repeated bit for bit here (another device, data set, release of lth, or code of your own)"
+)
 """Why a recorded training is known by its identity alone, for messages."""
 
 
