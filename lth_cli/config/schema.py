@@ -117,7 +117,9 @@ class Dataset(Component):
     )
     subset: Subset = Subset()
     label_noise: Fraction = Field(
-        0.0, description="Share of training labels replaced by uniformly random ones."
+        0.0,
+        description="Share of the labels of the whole training set replaced by uniformly random ones, before any "
+        "examples are chosen.",
     )
     normalize: Normalize | None = Field(None, description="Null leaves inputs as loaded.")
     augment: Augment = Augment()

@@ -40,10 +40,10 @@ def select(
 ) -> tuple[dict[str, Selection], int]:
     """Choose the examples of `train`, `val` (when held out) and `test`, in this order of operations.
 
-    Class subset and relabelling (all splits), validation split, fraction of the training examples or those
-    chosen by a score, label noise (on the training examples only). Each random choice has a generator of its
-    own, so changing one leaves the others as they are; smaller fractions and smaller validation splits are
-    contained in larger ones.
+    Labels drawn for positions of the whole training set (`training_labels`), class subset and relabelling (all
+    splits), validation split, fraction of the training examples or those chosen by a score. Validation and test
+    examples keep their labels. Each random choice has a generator of its own, so changing one leaves the others as
+    they are; smaller fractions and smaller validation splits are contained in larger ones.
 
     Args:
         train_labels: int64 [N].
@@ -60,8 +60,7 @@ def select(
         ConfigError: when a class does not exist, a split is left without examples, or too few have a score.
     """
     kept = config.subset.classes
-    if kept is not None:
-        _check_classes(kept, classes)
+    drawn = training_labels(train_labels, classes, config, split_seed)
     train = _keep_classes(train_labels, classes, kept)
     test = _keep_classes(test_labels, classes, kept)
     for name, split in (("training", train), ("test", test)):
@@ -76,6 +75,7 @@ def select(
         order = _permutation(len(train.index), split_seed, "validation")
         splits["val"] = train.take(order[:held_out])
         train = train.take(order[held_out:])
+    train = Selection(train.index, drawn[train.index])
 
     if config.subset.fraction < 1:
         count = max(1, round(config.subset.fraction * len(train.index)))
@@ -84,8 +84,43 @@ def select(
     if difficulty is not None:
         train = train.take(_by_score(difficulty[train.index], config.subset))
 
-    splits["train"] = _noisy(train, config.label_noise, classes, split_seed)
+    splits["train"] = train
     return splits, classes
+
+
+def training_labels(labels: Tensor, classes: int, config: schema.Dataset, split_seed: int) -> Tensor:
+    """The labels that a training on any part of the whole training set sees, by position in it.
+
+    Label noise is drawn for round(share * N) positions of the whole set, before anything is chosen, as in open_lth
+    (`randomize_labels`, then `subsample`): an example has the same label whatever is chosen with it. With a class
+    subset, examples are kept by what they are, and their noise is uniform over the classes kept. An example may draw
+    the label it has.
+
+    Args:
+        labels: int64 [N], of the whole training set as loaded.
+        classes: number of classes before the class subset.
+        config: class subset and noise.
+        split_seed: decides the noise.
+
+    Returns:
+        int64 [N], -1 where the class is not kept.
+
+    Raises:
+        ConfigError: when a class to keep does not exist.
+    """
+    kept = config.subset.classes
+    if kept is not None:
+        _check_classes(kept, classes)
+        labels, classes = _relabelled(labels, classes, kept), len(kept)
+    count = round(config.label_noise * len(labels))
+    if not count:
+        return labels
+    chosen = _permutation(len(labels), split_seed, "label noise")[:count]
+    generator = torch.Generator().manual_seed(derive_seed(split_seed, "noisy labels"))
+    drawn = torch.randint(classes, (count,), generator=generator)
+    noisy = labels.clone()
+    noisy[chosen] = torch.where(labels[chosen] < 0, -1, drawn)
+    return noisy
 
 
 def _check_classes(kept: list[int], classes: int) -> None:
@@ -108,11 +143,16 @@ def _check_classes(kept: list[int], classes: int) -> None:
 def _keep_classes(labels: Tensor, classes: int, kept: list[int] | None) -> Selection:
     if kept is None:
         return Selection(torch.arange(len(labels)), labels)
-    relabelled = torch.full((classes,), -1, dtype=torch.int64)
-    relabelled[torch.tensor(kept)] = torch.arange(len(kept))
-    new_labels = relabelled[labels]
-    index = (new_labels >= 0).nonzero().flatten()
-    return Selection(index, new_labels[index])
+    relabelled = _relabelled(labels, classes, kept)
+    index = (relabelled >= 0).nonzero().flatten()
+    return Selection(index, relabelled[index])
+
+
+def _relabelled(labels: Tensor, classes: int, kept: list[int]) -> Tensor:
+    """Positions in `kept` in the place of labels, -1 for classes that are not kept."""
+    table = torch.full((classes,), -1, dtype=torch.int64)
+    table[torch.tensor(kept)] = torch.arange(len(kept))
+    return table[labels]
 
 
 def _validation_count(validation: float | int, examples: int) -> int:
@@ -148,18 +188,6 @@ def _by_score(difficulty: Tensor, subset: schema.Subset) -> Tensor:
             )
         )
     return order
-
-
-def _noisy(train: Selection, share: float, classes: int, split_seed: int) -> Selection:
-    """Give round(share * N) examples a label uniform over all classes; some keep theirs by chance."""
-    count = round(share * len(train.labels))
-    if not count:
-        return train
-    chosen = _permutation(len(train.labels), split_seed, "label noise")[:count]
-    generator = torch.Generator().manual_seed(derive_seed(split_seed, "noisy labels"))
-    labels = train.labels.clone()
-    labels[chosen] = torch.randint(classes, (count,), generator=generator)
-    return Selection(train.index, labels)
 
 
 def _permutation(count: int, split_seed: int, purpose: str) -> Tensor:

@@ -60,17 +60,42 @@ def test_classes_are_relabelled_in_the_order_named() -> None:
         assert torch.equal(splits[name].labels, (original == 1).long()) and set(original.tolist()) == {1, 4}
 
 
-def test_label_noise_hits_exactly_its_share_of_training_labels_only() -> None:
+def test_label_noise_hits_exactly_its_share_of_the_whole_training_set_only() -> None:
+    noisy = chosen(label_noise=0.5)[0]["train"].labels
+    changed = int((noisy != LABELS).sum())
+    assert changed <= 500 and abs(changed - 500 * 0.8) < 40  # a fifth of the drawn labels are right by chance
     splits, _ = chosen(label_noise=0.5, validation=100)
-    clean, _ = chosen(validation=100)
-    assert torch.equal(splits["train"].index, clean["train"].index)
-    changed = int((splits["train"].labels != clean["train"].labels).sum())
-    assert changed <= 450 and abs(changed - 450 * 0.8) < 40  # a fifth of the drawn labels are right by chance
-    for name in ("val", "test"):
-        assert torch.equal(splits[name].labels, clean[name].labels)
-    everything, _ = chosen(label_noise=1.0)
-    counts = torch.bincount(everything["train"].labels, minlength=5)
-    assert counts.min() > 150 and everything["train"].labels.max() == 4
+    assert torch.equal(splits["val"].labels, LABELS[splits["val"].index])
+    assert torch.equal(splits["test"].labels, TEST)
+    counts = torch.bincount(chosen(label_noise=1.0)[0]["train"].labels, minlength=5)
+    assert counts.min() > 150 and len(counts) == 5
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"validation": 100}, {"subset": {"fraction": 0.3}}, {"validation": 0.2, "subset": {"fraction": 0.5}}],
+)
+def test_label_noise_of_an_example_does_not_depend_on_what_is_chosen(keys: dict[str, object]) -> None:
+    everything = chosen(label_noise=0.5)[0]["train"].labels
+    part = chosen(label_noise=0.5, **keys)[0]["train"]
+    assert torch.equal(part.labels, everything[part.index])
+
+
+def test_noise_is_drawn_before_a_score_chooses() -> None:
+    """The easiest under noise are those that the score was measured on: none of them is wrong here."""
+    everything = chosen(label_noise=0.5)[0]["train"].labels
+    difficulty = (everything != LABELS).double()
+    config = dataset(FAKE, label_noise=0.5, subset={"by": "el2n", "scores": "s", "count": 400})
+    easiest = select(LABELS, TEST, 5, config, 0, difficulty)[0]["train"]
+    assert torch.equal(easiest.labels, LABELS[easiest.index])
+
+
+def test_noise_of_a_class_subset_is_over_the_classes_kept() -> None:
+    splits, _ = chosen(label_noise=1.0, subset={"classes": [4, 1]})
+    train = splits["train"]
+    assert set(LABELS[train.index].tolist()) == {1, 4} and len(train.index) == 400
+    counts = torch.bincount(train.labels, minlength=2)
+    assert len(counts) == 2 and counts.min() > 150
 
 
 def test_label_noise_redraws_round_of_share_examples(monkeypatch: pytest.MonkeyPatch) -> None:
