@@ -77,7 +77,7 @@ def test_scores_are_those_of_one_label_noise(place: Place, tmp_path: Path) -> No
     assert difficulty(same, loaded, 3) is not None
     others = [(same, 4)] + [(dataset(FAKE, label_noise=share, subset=subset), 3) for share in (0.0, 0.4)]
     for config, split_seed in others:
-        with pytest.raises(ConfigError, match="of another training set .*label noise"):
+        with pytest.raises(ConfigError, match=r"of another training set .*label noise"):
             difficulty(config, loaded, split_seed)
 
 
