@@ -77,12 +77,21 @@ def select(
         train = train.take(order[held_out:])
     train = Selection(train.index, drawn[train.index])
 
-    if config.subset.fraction < 1:
-        count = max(1, round(config.subset.fraction * len(train.index)))
-        train = train.take(_permutation(len(train.index), split_seed, "subset")[:count])
-
-    if difficulty is not None:
-        train = train.take(_by_score(difficulty[train.index], config.subset))
+    subset = config.subset
+    count = subset.count
+    if subset.fraction < 1:
+        count = max(1, round(subset.fraction * len(train.index)))
+    if count is not None:
+        if difficulty is None:
+            order = _permutation(len(train.index), split_seed, "subset")
+        else:
+            # By position in the whole set, so that equals stand alike whatever else is left out.
+            ties = _permutation(len(train_labels), split_seed, "ties")[train.index].argsort()
+            order = _by_score(difficulty[train.index], subset.keep, ties)
+        if subset.class_balanced:
+            train = train.take(_balanced(order, train.labels, classes, subset.offset, count))
+        else:
+            train = train.take(_span(order, subset.offset, count, "training examples"))
 
     splits["train"] = train
     return splits, classes
@@ -167,8 +176,14 @@ def _validation_count(validation: float | int, examples: int) -> int:
     return count
 
 
-def _by_score(difficulty: Tensor, subset: schema.Subset) -> Tensor:
-    """Positions of the examples chosen by a score; of equally hard ones the first comes first."""
+def _by_score(difficulty: Tensor, keep: str, ties: Tensor) -> Tensor:
+    """Positions in the order in which a score chooses them, int64 [N].
+
+    Args:
+        difficulty: float64 [N], low = easy.
+        keep: `easiest` first, or `hardest`: the same order from its other end.
+        ties: int64 [N], positions in the order that equals stand in.
+    """
     unknown = int(difficulty.isnan().sum())
     if unknown:
         raise ConfigError(
@@ -178,16 +193,41 @@ def _by_score(difficulty: Tensor, subset: schema.Subset) -> Tensor:
                 "that trains on all of them",
             )
         )
-    hardness = difficulty if subset.keep == "easiest" else -difficulty
-    order = hardness.sort(stable=True).indices[subset.offset :][: subset.count]
-    if len(order) != subset.count:
+    order = ties[difficulty[ties].sort(stable=True).indices]
+    return order if keep == "easiest" else order.flip(0)
+
+
+def _span(order: Tensor, offset: int, count: int, of: str) -> Tensor:
+    """`count` positions after an offset."""
+    found = order[offset:][:count]
+    if len(found) != count:
+        after = f" after an offset of {offset}" if offset else ""
+        raise ConfigError(
+            ("dataset.subset.count", f"{count}{after} is more than the {len(order)} {of} there are")
+        )
+    return found
+
+
+def _balanced(order: Tensor, labels: Tensor, classes: int, offset: int, count: int) -> Tensor:
+    """As many positions of each class, each in the order given; of the rest, one more for each of the first classes.
+
+    So lth_diet balances subsets by a score (Paul et al. 2022, arXiv:2206.01278).
+    """
+    if offset % classes:
         raise ConfigError(
             (
-                "dataset.subset.count",
-                f"{subset.count} after an offset of {subset.offset} is more than the {len(difficulty)} there are",
+                "dataset.subset.offset",
+                f"class_balanced takes a multiple of the {classes} classes, got {offset}",
             )
         )
-    return order
+    each, rest = divmod(count, classes)
+    of_order = labels[order]
+    return torch.cat(
+        [
+            _span(order[of_order == label], offset // classes, each + (label < rest), f"of class {label}")
+            for label in range(classes)
+        ]
+    )
 
 
 def _permutation(count: int, split_seed: int, purpose: str) -> Tensor:

@@ -86,11 +86,11 @@ def test_streamed_examples_are_chosen_by_score(
 ) -> None:
     folder = write_tree(tree("val", count=10, width=24, height=16), "imagenet")
     files = imagenet(place=place, path=str(folder), size=8)
-    values = {index: float(index % 7) for index in range(len(files.train.labels))}
+    values = {index: float(index * 7 % 20) for index in range(len(files.train.labels))}
     path = answer(tmp_path, training_set_digest(files, CLEAN, 0), values)
     subset = {"by": "margin", "scores": str(path), "count": 4, "keep": "hardest"}
     config = dataset("lth_cli.data.imagenet.imagenet", path=str(folder), size=8, subset=subset)
     data = prepared(config, place)
-    expected = sorted(sorted(values, key=lambda index: (values[index], index))[:4])
+    expected = sorted(sorted(values, key=values.__getitem__)[:4])
     assert data.positions("train").tolist() == expected
     assert data.sizes["train"] == 4

@@ -137,22 +137,70 @@ def ranked(difficulty: torch.Tensor, **subset: object) -> list[int]:
     return select(LABELS, TEST, 5, config, 0, difficulty)[0]["train"].index.tolist()
 
 
-def test_a_subset_by_a_score_is_of_the_easiest_or_hardest_with_ties_in_stored_order() -> None:
-    difficulty = torch.zeros(1000, dtype=torch.float64)
-    difficulty[[3, 500]] = -1.0
-    difficulty[[7, 900]] = 1.0
+def test_a_subset_by_a_score_is_of_the_easiest_or_hardest() -> None:
+    difficulty = torch.arange(1000, dtype=torch.float64)
+    difficulty[[3, 500]] = torch.tensor([-1.0, -2.0], dtype=torch.float64)
+    difficulty[[7, 900]] = torch.tensor([2000.0, 2001.0], dtype=torch.float64)
     assert ranked(difficulty, count=4) == [0, 1, 3, 500]
-    assert ranked(difficulty, count=3, offset=1) == [0, 1, 500]
-    assert ranked(difficulty, count=3, keep="hardest") == [0, 7, 900]
-    assert ranked(difficulty, count=2, keep="hardest", offset=1) == [0, 900]
-    assert ranked(difficulty, count=2, classes=[2]) == [
-        2,
-        12,
-    ]  # of those classes alone: 3 and 500 are of others
+    assert ranked(difficulty, count=3, offset=1) == [0, 1, 3]
+    assert ranked(difficulty, count=3, keep="hardest") == [7, 900, 999]
+    assert ranked(difficulty, count=2, keep="hardest", offset=1) == [7, 999]
+    # of those classes alone: 3 and 500 are of others
+    assert ranked(difficulty, count=2, classes=[2]) == [2, 12]
     assert ranked(difficulty, count=1000) == list(range(1000))
-    for count, offset in ((1001, 0), (1000, 1), (1, 1000)):
+    for count, offset in ((1000, 1), (1, 1000)):
         with pytest.raises(ConfigError, match=f"{count} after an offset of {offset} is more than the 1000"):
             ranked(difficulty, count=count, offset=offset)
+
+
+def test_equals_are_chosen_by_seed_not_by_stored_order() -> None:
+    """Stored by class, the first ones of equal scores would be of the first class alone."""
+    labels = torch.arange(1000) // 200
+    difficulty = (torch.arange(1000) % 200 >= 100).double()  # of each class half
+
+    def easy(split_seed: int, **subset: object) -> Selection:
+        config = dataset(FAKE, subset={"by": "forgetting", "scores": "s", "count": 250, **subset})
+        return select(labels, TEST, 5, config, split_seed, difficulty)[0]["train"]
+
+    chosen = easy(0)
+    assert not difficulty[chosen.index].any()
+    assert torch.bincount(chosen.labels, minlength=5).min() > 30  # 50 of each are expected
+    assert torch.equal(chosen.index, easy(0).index) and not torch.equal(chosen.index, easy(1).index)
+    hardest = easy(0, keep="hardest", count=750)
+    assert not set(chosen.index.tolist()) & set(hardest.index.tolist())
+    # Equals stand alike whatever else is left out.
+    config = dataset(FAKE, validation=100, subset={"by": "loss", "scores": "s", "count": 200})
+    fewer = select(labels, TEST, 5, config, 0, difficulty)[0]["train"]
+    assert set(fewer.index.tolist()) < set(chosen.index.tolist())
+
+
+def test_a_balanced_subset_by_a_score_has_the_first_of_each_class() -> None:
+    difficulty = torch.arange(1000, dtype=torch.float64)
+    assert ranked(difficulty, count=7, class_balanced=True) == [0, 1, 2, 3, 4, 5, 6]
+    easy_class = difficulty - 2000.0 * (LABELS == 3)
+    assert ranked(easy_class, count=7, class_balanced=True) == [0, 1, 2, 3, 4, 5, 6]
+    assert ranked(easy_class, count=7, class_balanced=True, offset=10) == list(range(10, 17))
+    assert ranked(easy_class, count=5, class_balanced=True, keep="hardest") == list(range(995, 1000))
+    with pytest.raises(ConfigError, match="a multiple of the 5 classes, got 7"):
+        ranked(difficulty, count=5, class_balanced=True, offset=7)
+    with pytest.raises(ConfigError, match="201 is more than the 200 of class 0"):
+        ranked(difficulty, count=1001, class_balanced=True)
+
+
+def test_a_random_subset_of_a_size() -> None:
+    drawn = chosen(subset={"count": 300})[0]["train"].index
+    assert torch.equal(drawn, chosen(subset={"fraction": 0.3})[0]["train"].index)
+    with pytest.raises(ConfigError, match="1001 is more than the 1000 training examples"):
+        chosen(subset={"count": 1001})
+    balanced, fewer = (
+        chosen(subset={"count": count, "class_balanced": True}, validation=50)[0]["train"]
+        for count in (302, 47)
+    )
+    assert torch.bincount(balanced.labels, minlength=5).tolist() == [61, 61, 60, 60, 60]
+    assert torch.bincount(fewer.labels, minlength=5).tolist() == [10, 10, 9, 9, 9]
+    assert set(fewer.index.tolist()) < set(balanced.index.tolist())
+    other = chosen(split_seed=1, subset={"count": 302, "class_balanced": True}, validation=50)[0]["train"]
+    assert not torch.equal(balanced.index, other.index)
 
 
 def test_every_example_to_choose_from_needs_a_score() -> None:
