@@ -112,6 +112,7 @@ def tickets(session: Session) -> Iterator[Ticket]:
             round_number=number,
             output=plan.output,
             seed=config.resolved_seeds["mask"],
+            left_out=plan.left_out,
         )
         del scored
         before = FromState(trajectory, trajectory.end)
