@@ -204,6 +204,11 @@ class Pruning(Section):
     fraction: OpenFraction = Field(
         0.2, description="Share of the remaining weights pruned a round (geometric)."
     )
+    count: Literal["exact", "open_lth"] = Field(
+        "exact",
+        description="exact: ceil(fraction x remaining) go. open_lth: the fraction is also of layers left out, and all "
+        "up to the weight at that rank go (global, geometric).",
+    )
     # Null stands for none: a config group can only be emptied that way, since Hydra merges mappings.
     layer_fractions: Annotated[
         dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]],
@@ -221,6 +226,20 @@ class Pruning(Section):
     biases: bool = Field(False, description="Also prune the biases of prunable layers.")
     exclude: list[str] = Field(default_factory=list, description="Tensor-name patterns never pruned.")
     at: Steps | None = Field(None, description="Step whose weights are scored; null is the end of training.")
+
+    @model_validator(mode="after")
+    def _counts_of_open_lth(self) -> Pruning:
+        if self.count == "open_lth":
+            given = [
+                ("allocation=global", self.allocation == "global"),
+                ("schedule=geometric", self.schedule == "geometric"),
+                ("density=null", self.density is None),
+                ("biases=false", not self.biases),
+            ]
+            for needed, there in given:
+                if not there:
+                    raise ValueError(f"pruning.count=open_lth needs pruning.{needed}")
+        return self
 
 
 class Rewind(Section):
