@@ -137,11 +137,24 @@ class Initializer(Section):
     """How convolution, linear and batch-norm parameters start."""
 
     weights: Literal[
-        "default", "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform", "orthogonal"
-    ] = Field("default", description="Convolution and linear weights; `default` keeps the model's own.")
+        "default",
+        "kaiming_normal",
+        "kaiming_uniform",
+        "binary",
+        "xavier_normal",
+        "xavier_truncated",
+        "xavier_uniform",
+        "orthogonal",
+    ] = Field(
+        "default",
+        description="Convolution and linear weights; `default` keeps the model's own. binary: signs of kaiming_normal "
+        "times its standard deviation. xavier_truncated: xavier_normal without tails, as Frankle & Carbin's code.",
+    )
     biases: Literal["default", "zero"] = Field("default", description="Convolution and linear biases.")
-    batch_norm: Literal["default", "one", "uniform"] = Field(
-        "default", description="Batch-norm scale: as built (ones), ones, or uniform on [0, 1]."
+    batch_norm: Literal["default", "one", "oneone", "uniform", "positivenegative"] = Field(
+        "default",
+        description="Batch-norm scale: as built (ones), ones, uniform on [0, 1] or on [-1, 1]; the shift is 0, "
+        "with oneone 1.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fractions
 import re
 from typing import Annotated, Any
 
@@ -79,6 +80,11 @@ SlurmText = Annotated[
 ]  # of one line: it ends up in a script
 OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+def exact(value: float) -> fractions.Fraction:
+    """The decimal a person wrote: 0.2 is 1/5, not the nearest double, so that ceil(0.2 x 5) is 1."""
+    return fractions.Fraction(str(value))
 
 
 class Section(BaseModel):

@@ -11,10 +11,12 @@ from typing import Any
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.steps import Duration
+from lth_cli.config.values import exact
 from lth_cli.data.batches import Data
 from lth_cli.data.prepare import prepare
 from lth_cli.data.source import open_place
 from lth_cli.experiments import torchrun
+from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.experiments.workforce import check_processes
 from lth_cli.models.build import build, output_layer, prunable
 from lth_cli.pruning.mask import Masks
@@ -59,6 +61,7 @@ class Plan:
         first_step: step counter at the start of a retraining.
         end: step counter at the end of a retraining.
         teachers: those that are the same for all rounds; None until `teachers.with_teachers` has found them.
+        warnings: what a person should know before the work begins.
     """
 
     config: schema.Config
@@ -72,6 +75,7 @@ class Plan:
     first_step: int
     end: int
     teachers: tuple[NamedTeacher, ...] | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def prunable_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -135,7 +139,7 @@ class Plan:
         if not teachers:
             return trajectory
         first, steps = trajectory.first_step, trajectory.end - trajectory.first_step
-        begins, ends = (first + math.ceil(share * steps) for share in (section.start, section.end))
+        begins, ends = (first + math.ceil(exact(share) * steps) for share in (section.start, section.end))
         if begins >= ends:
             raise ConfigError(
                 (
@@ -198,7 +202,19 @@ def make_plan(config: schema.Config) -> Plan:
     keep = [
         _step("checkpoint.keep", step, trajectory, 0, trajectory.horizon) for step in config.checkpoint.keep
     ]
-    return Plan(config, trajectory, shapes, names, left_out, output, rewind_to, tuple(keep), first_step, end)
+    return Plan(
+        config,
+        trajectory,
+        shapes,
+        names,
+        left_out,
+        output,
+        rewind_to,
+        tuple(keep),
+        first_step,
+        end,
+        warnings=schedule_warnings(trajectory),
+    )
 
 
 def _retraining_steps(config: schema.Config, dense: Trajectory) -> tuple[int, int, int]:

@@ -307,6 +307,8 @@ def open_session(
         short = shortage(task.plan, max(0, task.trainings - done), run.path)
         if short is not None:
             observer.message(short)
+        for warning in task.plan.warnings:
+            observer.message(warning)
         engine = Engine(
             TrajectoryStore(Path(config.runs_dir) / ".store", warn=observer.message),
             run.info["id"],

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lth_cli.config import schema
 from lth_cli.config.seeds import derive_seed
+from lth_cli.config.values import exact
 from lth_cli.pruning.allocate import prune_global, prune_through
 from lth_cli.pruning.mask import Masks, apply, total
 from lth_cli.pruning.mask import count as count_remaining
@@ -105,13 +106,13 @@ def finished(config: schema.Pruning, masks: Masks, round_number: int) -> bool:
 def _to_prune(config: schema.Pruning, size: int, remaining: int, fraction: float, round_number: int) -> int:
     """How many of `remaining` weights out of `size` go this round, before the target density is looked at."""
     if config.schedule == "geometric":
-        return math.ceil(_exact(fraction) * remaining)
+        return math.ceil(exact(fraction) * remaining)
     return max(remaining - round(size * (1 - Fraction(round_number, config.rounds))), 0)
 
 
 def _fewest(config: schema.Pruning, masks: Masks) -> int:
     """The number of weights pruning never goes below."""
-    return 0 if config.density is None else math.ceil(_exact(config.density) * total(masks))
+    return 0 if config.density is None else math.ceil(exact(config.density) * total(masks))
 
 
 def _shrink(counts: dict[_Layer, int], most: int) -> dict[_Layer, int]:
@@ -124,8 +125,3 @@ def _shrink(counts: dict[_Layer, int], most: int) -> dict[_Layer, int]:
     for layer in by_remainder[: most - sum(shrunk.values())]:
         shrunk[layer] += 1
     return shrunk
-
-
-def _exact(fraction: float) -> Fraction:
-    """The decimal a person wrote: 0.2 is 1/5, not the nearest double, so that ceil(0.2 x 5) is 1."""
-    return Fraction(str(fraction))
