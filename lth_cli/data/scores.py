@@ -18,6 +18,7 @@ from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.data.source import Arrays, Files
 from lth_cli.store.analyses import StoredAnalysis
+from lth_cli.store.formats import NewerFormat
 from lth_cli.store.tensors import content_digest
 
 ANALYSIS = "examples"
@@ -58,6 +59,8 @@ def difficulty(subset: schema.Subset, loaded: Arrays | Files) -> Tensor | None:
         rows = _rows(stored, subset.by, training_set_digest(loaded))
     except ConfigError:
         raise
+    except NewerFormat as error:
+        raise _problem(str(error)) from error
     except LthError as error:
         raise _problem(f"{error}; ask lth analyze analysis={ANALYSIS} again") from error
     labels = loaded.train_labels if isinstance(loaded, Arrays) else loaded.train.labels

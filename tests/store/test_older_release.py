@@ -1,33 +1,13 @@
 """Runs that release 0.1.0 left behind: a later release opens, verifies, goes on with and reuses them."""
 
-import csv
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-RELEASE = Path(__file__).parents[1] / "fixtures" / "release_0_1_0" / "runs"
 
-
-@pytest.fixture
-def runs(tmp_path):
-    return Path(shutil.copytree(RELEASE, tmp_path / "runs"))
-
-
-def typed(runs, name):
-    """What was typed for a run, without the name."""
-    command = json.loads((runs / name / "run.json").read_text())["command"]
-    return [word for word in command[1:] if not word.startswith("name=")]
-
-
-def steps(run):
-    """Steps trained and reused by all rounds of a run, controls included."""
-    rows = [row for table in run.rglob("results.csv") for row in csv.DictReader(table.open())]
-    return tuple(sum(int(row[f"steps_{what}"]) for row in rows) for what in ("trained", "reused"))
-
-
-def test_they_open_and_are_whole(runs, lth):
+@pytest.mark.usefixtures("runs")
+def test_they_open_and_are_whole(lth):
     listed = json.loads(lth("ls", "--json").out)
     assert {Path(run["path"]).name: run["state"] for run in listed} == {
         **dict.fromkeys(("ticket", "student", "seeds-seed_0", "seeds-seed_1"), "finished"),
@@ -41,36 +21,37 @@ def test_they_open_and_are_whole(runs, lth):
 
 
 @pytest.mark.parametrize("name,total", [("ticket", 42), ("student", 6)])
-def test_nothing_is_trained_again(runs, lth, name, total):
+def test_nothing_is_trained_again(lth, typed, steps, name, total):
     """Also with answers of teachers that are kept on disk, and for the random control."""
-    again = lth(*typed(runs, name), "name=again")
+    again = lth(*typed(name), "name=again")
     assert again.code == 0, again.err
-    assert steps(runs / "again") == (0, total)
+    assert steps("again") == (0, total)
     assert lth("verify", "again").code == 0
 
 
-def test_an_interrupted_training_goes_on(runs, lth):
-    went_on = lth(*typed(runs, "halfway"), "name=halfway", "--quiet")
+def test_an_interrupted_training_goes_on(runs, lth, typed, steps):
+    went_on = lth(*typed("halfway"), "name=halfway", "--quiet")
     assert went_on.code == 0, went_on.err
-    assert steps(runs / "halfway") == (10, 10)  # 10 by `ticket`, 3 by the older release, the rest now
+    assert steps("halfway") == (10, 10)  # 10 by `ticket`, 3 by the older release, the rest now
     (states,) = {path.parent for path in (runs / ".store").rglob("step_00000020.safetensors")}
     spans = [json.loads(line) for line in (states / "segments.jsonl").read_text().splitlines()]
     assert (spans[-1]["start"], spans[-1]["end"]) == (15, 20) and spans[-2]["start"] == 13
     assert lth("verify").code == 0
 
 
-def test_masks_are_rewound(runs, lth):
+def test_masks_are_rewound(lth, steps):
     """To the step that is stored, nothing is trained; to another, the dense training is not either."""
     there = lth("rewind", "ticket", "name=there", "rewind.to=2it", "rounds=1,2")
     assert there.code == 0, there.err
-    assert steps(runs / "there") == (0, 16)
+    assert steps("there") == (0, 16)
     first = lth("rewind", "ticket", "name=first", "rewind.to=0it", "rounds=2")
     assert first.code == 0, first.err
-    assert steps(runs / "first") == (10, 0)
+    assert steps("first") == (10, 0)
     assert lth("verify").code == 0
 
 
-def test_an_answer_is_found(runs, lth):
+@pytest.mark.usefixtures("runs")
+def test_an_answer_is_found(lth):
     states = "analysis.states=[0@end,1@end,2@end]"
     answered = lth("analyze", "ticket", "analysis=connectivity", states, "analysis.points=3")
     assert answered.code == 0 and "is answered already" in answered.err, answered.err
