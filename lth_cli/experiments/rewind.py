@@ -26,6 +26,7 @@ from lth_cli.experiments.session import Session, Task, stored_config
 from lth_cli.experiments.teachers import fitted, keep_teachers, with_teachers
 from lth_cli.pruning.mask import Masks, is_nested
 from lth_cli.store.files import Damaged
+from lth_cli.store.formats import NewerFormat
 from lth_cli.store.own_code import check_own_code
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run
@@ -316,5 +317,7 @@ def _adopt(session: Session, source: Source, needed: list[FromState]) -> None:
             session.engine.store.adopt(identity, path, round_.summary["description"])
         except (Damaged, ValueError) as error:
             session.observer.message(f"not used: {error}")
+        except NewerFormat:
+            raise
         except LthError as error:
             session.observer.message(f"{error}; the steps before it are trained again")

@@ -293,12 +293,16 @@ def open_session(
 
     Raises:
         RequestError: when another process works on the run, or the folder cannot be written.
+        NewerFormat: when a newer release went on with the run.
     """
     config = task.plan.config.model_copy(update={"name": name})
     # Found by `teachers.with_teachers`; without it they would be left out in silence.
     assert task.plan.teachers is not None or not config.distillation.teachers
     source = None if task.source is None else str(task.source["id"])
-    run = find_existing(config, task.kind, name, source) or _create(config, task, name)
+    existing = find_existing(config, task.kind, name, source)
+    if existing is not None:
+        existing.refuse_newer()
+    run = existing or _create(config, task, name)
     with run.lock().acquire(), workforce() as make_trainer:
         run.clear_leftovers()
         keep_scores(config, run)

@@ -13,6 +13,7 @@ from lth_cli.report.figures import accuracy_figure
 from lth_cli.report.series import group_runs, labels
 from lth_cli.report.tables import rounds_table
 from lth_cli.store.analyses import StoredAnalysis
+from lth_cli.store.formats import NewerFormat
 from lth_cli.store.own_code import changes
 from lth_cli.store.runs import Run
 
@@ -80,6 +81,8 @@ def _found(stored: StoredAnalysis) -> dict[str, Any]:
     """Of an answer, what it says in few words."""
     try:
         result = stored.result
+    except NewerFormat as error:
+        return {"analysis": stored.path.name, "summary": {}, "headline": [str(error)]}
     except LthError as error:
         return {"analysis": stored.path.name, "summary": {}, "headline": [f"damaged: {error}"]}
     return {key: result[key] for key in ("analysis", "summary", "headline")}
