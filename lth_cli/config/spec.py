@@ -1,0 +1,62 @@
+"""What an example of a data set is made of, and what goes into a model and comes out: plain values between rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An example of a data set.
+
+    Attributes:
+        shapes: of each of its tensors by name, without the batch dimension.
+        dtypes: of each, as torch names them: `float32`, `int64`.
+        sizes: what it counts, by name: `classes`, `vocabulary`.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def classified(cls, input_shape: tuple[int, ...], classes: int) -> Spec:
+        """Inputs with a label each."""
+        return cls(
+            {"inputs": tuple(input_shape), "labels": ()},
+            {"inputs": "float32", "labels": "int64"},
+            {"classes": classes},
+        )
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a model is built for.
+
+    Attributes:
+        input_shape: of what it is given, without the batch dimension.
+        input_dtype: as torch names it.
+        output_shape: of what it must return, without the batch dimension.
+        sizes: what else it may be told by keyword: `classes`, `vocabulary`, `length`.
+    """
+
+    input_shape: tuple[int, ...]
+    input_dtype: str
+    output_shape: tuple[int, ...]
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def classifier(cls, input_shape: tuple[int, ...], classes: int) -> Interface:
+        """Inputs in, logits of classes out."""
+        return cls(tuple(input_shape), "float32", (classes,), {"classes": classes})
+
+    @property
+    def supplied(self) -> dict[str, Any]:
+        """Keyword arguments that the program has for an architecture."""
+        return {"input_shape": self.input_shape, **self.sizes}
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{count:,} {name}" for name, count in self.sizes.items())
+        return f"inputs of shape {self.input_shape}, {sizes}"

@@ -1,0 +1,138 @@
+"""An objective: the loss, what a model is shown and asked, the metrics, and what counts as error."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor, nn
+
+from lth_cli.config.errors import ConfigError
+from lth_cli.config.spec import Interface, Spec
+
+Batch: TypeAlias = Mapping[str, Tensor]
+"""Tensors of some examples by name, the first axis of each being the example; read only."""
+Loss: TypeAlias = Callable[..., Tensor]
+"""(outputs, batch) -> scalar, the mean over the examples of the batch."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how good a model is.
+
+    Attributes:
+        name: as in `metrics.jsonl`; columns are `SPLIT_NAME`.
+        better: which way.
+        unit: `%` where it is a fraction that people read in per cent.
+    """
+
+    name: str
+    better: Literal["higher", "lower"]
+    unit: Literal["%", ""] = ""
+
+
+class Objective(abc.ABC):
+    """Everything about a training that depends on what it is for.
+
+    Args:
+        loss: a person's own, in the place of `task`.
+
+    Attributes:
+        metrics: the first is the headline, by which rounds are compared and the best is chosen.
+    """
+
+    metrics: tuple[Metric, ...]
+
+    def __init__(self, *, loss: Loss | None = None) -> None:
+        self._own = loss
+
+    @abc.abstractmethod
+    def interface(self, spec: Spec) -> Interface:
+        """What a model for these data is built for.
+
+        Raises:
+            ConfigError: the data do not have what the objective needs.
+        """
+
+    @abc.abstractmethod
+    def task(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The loss that is minimised where a person names none: scalar, mean over the examples."""
+
+    @abc.abstractmethod
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Scalars that add up over batches and processes, from which `summarize` makes the metrics."""
+
+    @abc.abstractmethod
+    def summarize(self, totals: Mapping[str, float]) -> dict[str, float]:
+        """`loss` and every metric, from the totals of `measure` and the number of `examples`."""
+
+    def view(self, batch: Batch, step: int | None, seed: int) -> Batch:
+        """What of a batch a step is about, with what is masked or added at random.
+
+        Args:
+            batch: as the data give it.
+            step: of the update; None in evaluation, where it must be the same each time.
+            seed: of what is drawn.
+        """
+        return batch
+
+    def given(self, batch: Batch) -> Tensor:
+        """What the model is given of a batch."""
+        return batch["inputs"]
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the model answers to a batch."""
+        answered: Tensor = model(self.given(batch))
+        return answered
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """What a step minimises: scalar, mean over the examples of the batch."""
+        return self.task(outputs, batch) if self._own is None else self._own(outputs, batch)
+
+    def error(self, metrics: Mapping[str, float]) -> float | None:
+        """What a barrier is measured in, as a fraction; None where that is the loss alone."""
+        return None
+
+    @property
+    def own_loss(self) -> Loss | None:
+        """The loss that a person named."""
+        return self._own
+
+
+def require(spec: Spec, objective: str, fields: Mapping[str, str], sizes: tuple[str, ...] = ()) -> None:
+    """Refuse data without the tensors and sizes that an objective needs.
+
+    Args:
+        spec: of the data.
+        objective: its name for the message.
+        fields: dtype by name of each tensor needed.
+        sizes: names of what the data must count.
+
+    Raises:
+        ConfigError: saying what is missing.
+    """
+    wrong = [name for name, dtype in fields.items() if spec.dtypes.get(name) != dtype]
+    wrong += [size for size in sizes if size not in spec.sizes]
+    if wrong:
+        there = ", ".join(f"{name} {spec.dtypes[name]} {list(spec.shapes[name])}" for name in spec.shapes)
+        needed = ", ".join([*(f"{name} ({dtype})" for name, dtype in fields.items()), *sizes])
+        raise ConfigError(
+            (
+                "objective",
+                f"{objective} needs {needed} of the data; this data set has {there}, "
+                f"and counts {', '.join(spec.sizes) or 'nothing'}",
+            )
+        )
+
+
+def mean_of(totals: Mapping[str, float], name: str, by: str = "examples") -> float:
+    """A total by example, or by another total; NaN where that is zero."""
+    return totals[name] / totals[by] if totals[by] else math.nan
+
+
+def plain(metrics: tuple[Metric, ...]) -> list[dict[str, Any]]:
+    """Metrics as plain values, for run.json."""
+    return [{"name": metric.name, "better": metric.better, "unit": metric.unit} for metric in metrics]
