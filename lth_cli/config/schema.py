@@ -292,7 +292,10 @@ class Pretrain(Section):
     length: Steps = Field(
         Duration(), description="Steps of the pre-training, in its own epochs; 0 is none at all."
     )
-    dataset: Dataset | None = Field(None, description="Its data set; null is that of the training.")
+    dataset: Dataset | None = Field(
+        None,
+        description="Its data set; null is that of the training. After other classes the output layer is drawn anew.",
+    )
     subset: Subset | None = Field(None, description="Its part of the data set; null is that of the data set.")
     optimizer: Optimizer | None = Field(None, description="Null is that of the training.")
     schedule: Schedule | None = Field(

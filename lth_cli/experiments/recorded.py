@@ -20,7 +20,16 @@ from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, find_run
 from lth_cli.store.states import State
 from lth_cli.training.engine import Engine
-from lth_cli.training.trajectory import Distilled, FromState, Initial, KeptSigns, Known, Start, Trajectory
+from lth_cli.training.trajectory import (
+    Distilled,
+    FromState,
+    Initial,
+    Joined,
+    KeptSigns,
+    Known,
+    Start,
+    Trajectory,
+)
 
 
 class Here(Protocol):
@@ -234,4 +243,5 @@ def _start(noted: Mapping[str, Any]) -> Start:
         return KeptSigns(FromState(Known(parent["trajectory"]), int(parent["step"])), int(noted["init_seed"]))
     if "init_seed" in noted:
         return Initial(int(noted["init_seed"]))
-    return FromState(Known(noted["trajectory"]), int(noted["step"]))
+    state = FromState(Known(noted["trajectory"]), int(noted["step"]))
+    return Joined(state, tuple(noted["fresh"]), int(noted["fresh_seed"])) if "fresh" in noted else state
