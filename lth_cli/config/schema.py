@@ -189,6 +189,11 @@ class Training(Section):
     gradient_clip: Annotated[float, Field(gt=0.0)] | None = Field(None, description="Largest gradient norm.")
     shuffle: bool = Field(True, description="New order each epoch; false keeps the stored order.")
     drop_last: bool = Field(False, description="Leave out an epoch's incomplete last batch.")
+    freeze: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        description="Tensors that stay as they are: batch_norm, output (layer), others (all but these two), or "
+        "patterns of tensor names.",
+    )
 
 
 class Pruning(Section):

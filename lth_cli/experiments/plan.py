@@ -25,6 +25,7 @@ from lth_cli.pruning.select import fraction_of, select_prunable
 from lth_cli.store.files import canonical
 from lth_cli.training import optimizers, precision
 from lth_cli.training.engine import Engine
+from lth_cli.training.freezing import frozen
 from lth_cli.training.trajectory import Distilled, FromState, Joined, Start, Teacher, Trajectory, dense
 
 
@@ -184,6 +185,7 @@ def make_plan(config: schema.Config) -> Plan:
     optimizers.build(config.optimizer, model)
     if config.pretrain.length and config.pretrain.optimizer is not None:
         optimizers.build(config.pretrain.optimizer, model)
+    frozen(model, config.training.freeze)
     output = output_layer(model)
     names = select_prunable(
         config.pruning, prunable(model, biases=config.pruning.biases), output, config.model.prune_output

@@ -268,6 +268,7 @@ class Trajectory:
         else:
             start = self.start.description
         taught = {} if self.distilled is None else {"distillation": self.distilled.description}
+        still = {"freeze": sorted(set(training.freeze))} if training.freeze else {}
         held = {} if self.rate_held_from is None else {"rate_held_from": self.rate_held_from}
         return {
             "numerics": NUMERICS_VERSION,
@@ -283,6 +284,7 @@ class Trajectory:
                 "label_smoothing": training.label_smoothing,
                 "gradient_clip": training.gradient_clip,
                 **taught,
+                **still,
             },
             "optimizer": self.config.optimizer.model_dump(mode="json"),
             "schedule": self._schedule[1],
