@@ -62,7 +62,7 @@ class Subset(Section):
         1.0, description="Share of the training examples kept, drawn by seeds.split."
     )
     by: Score | None = Field(
-        None, description="Score that examples are chosen by, in the place of a fraction."
+        None, description="Score that examples are chosen by; null draws them by seeds.split."
     )
     scores: Annotated[str, Field(min_length=1)] | None = Field(
         None,
@@ -70,23 +70,31 @@ class Subset(Section):
     )
     keep: Literal["easiest", "hardest"] = Field(
         "easiest",
-        description="easiest: those of the lowest score (margin: highest); of equals the first in the data set.",
+        description="easiest: those of the lowest score (margin: highest); among equals seeds.split decides.",
     )
-    count: Annotated[int, Field(ge=1)] | None = Field(None, description="Examples kept.")
-    offset: Annotated[int, Field(ge=0)] = Field(0, description="Examples passed over before those kept.")
+    count: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Examples kept, by score or drawn, in the place of a fraction."
+    )
+    offset: Annotated[int, Field(ge=0)] = Field(
+        0, description="Examples passed over before those kept by score."
+    )
+    class_balanced: bool = Field(
+        False, description="As many of each class; where count leaves a rest, one more of each of the first."
+    )
     classes: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, description="Classes kept (train, validation, test), relabelled 0, 1, ... in this order."
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Subset:
-        given = [value is not None for value in (self.by, self.scores, self.count)]
-        if any(given) != all(given):
+        if (self.by is None) != (self.scores is None) or (self.by is not None and self.count is None):
             raise ValueError("choosing by a score takes by, scores and count, all three")
-        if not any(given) and (self.offset or self.keep != "easiest"):
+        if self.by is None and (self.offset or self.keep != "easiest"):
             raise ValueError("keep and offset choose by a score; give by, scores and count too")
-        if any(given) and self.fraction < 1:
-            raise ValueError("is chosen by a score or drawn as a fraction, not both")
+        if self.count is not None and self.fraction < 1:
+            raise ValueError("is of a count or a fraction, not both")
+        if self.class_balanced and self.count is None:
+            raise ValueError("class_balanced takes a count")
         return self
 
 
@@ -117,7 +125,9 @@ class Dataset(Component):
     )
     subset: Subset = Subset()
     label_noise: Fraction = Field(
-        0.0, description="Share of training labels replaced by uniformly random ones."
+        0.0,
+        description="Share of the labels of the whole training set replaced by uniformly random ones, before any "
+        "examples are chosen.",
     )
     normalize: Normalize | None = Field(None, description="Null leaves inputs as loaded.")
     augment: Augment = Augment()
@@ -212,6 +222,11 @@ class Pruning(Section):
     fraction: OpenFraction = Field(
         0.2, description="Share of the remaining weights pruned a round (geometric)."
     )
+    count: Literal["exact", "open_lth"] = Field(
+        "exact",
+        description="exact: ceil(fraction x remaining) go. open_lth: the fraction is also of layers left out, and all "
+        "up to the weight at that rank go (global, geometric).",
+    )
     # Null stands for none: a config group can only be emptied that way, since Hydra merges mappings.
     layer_fractions: Annotated[
         dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]],
@@ -229,6 +244,20 @@ class Pruning(Section):
     biases: bool = Field(False, description="Also prune the biases of prunable layers.")
     exclude: list[str] = Field(default_factory=list, description="Tensor-name patterns never pruned.")
     at: Steps | None = Field(None, description="Step whose weights are scored; null is the end of training.")
+
+    @model_validator(mode="after")
+    def _counts_of_open_lth(self) -> Pruning:
+        if self.count == "open_lth":
+            given = [
+                ("allocation=global", self.allocation == "global"),
+                ("schedule=geometric", self.schedule == "geometric"),
+                ("density=null", self.density is None),
+                ("biases=false", not self.biases),
+            ]
+            for needed, there in given:
+                if not there:
+                    raise ValueError(f"pruning.count=open_lth needs pruning.{needed}")
+        return self
 
 
 class Rewind(Section):

@@ -103,9 +103,10 @@ class Data(Protocol):
             ConfigError: when `drop_last` leaves no batch.
         """
 
-    def evaluation(self, split: str, part: Part = WHOLE) -> Iterator[Batch]:
-        """One pass over `train`, `val` or `test`: no augmentation, fixed order, `evaluation_batch` examples
-        each. With a part: every `part.size`-th of these batches, from number `part.rank` on.
+    def evaluation(self, split: str, part: Part = WHOLE, order: Tensor | None = None) -> Iterator[Batch]:
+        """One pass over `train`, `val` or `test`: no augmentation, `evaluation_batch` examples each, in stored order
+        or another one, int64 [N] on the CPU. With a part: every `part.size`-th of these batches, from number
+        `part.rank` on.
 
         Raises:
             KeyError: when there is no such split.
@@ -148,6 +149,15 @@ def epoch_order(examples: int, order_seed: int, epoch: int, shuffle: bool) -> Te
     if not shuffle:
         return torch.arange(examples)
     generator = torch.Generator().manual_seed(derive_seed(order_seed, "order", epoch))
+    return torch.randperm(examples, generator=generator)
+
+
+def mixed_order(examples: int) -> Tensor:
+    """A fixed random order of so many examples, int64 [examples], on the CPU.
+
+    For what looks at batches of the training set as wholes: stored by class, their batches are of one class each.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(0, "mixed order"))
     return torch.randperm(examples, generator=generator)
 
 

@@ -39,7 +39,7 @@ def prepare(
         check_arrays(loaded, config.target)
         labels = loaded.train_labels, loaded.test_labels
         selections, classes = select(
-            *labels, loaded.classes, config, split_seed, difficulty(config.subset, loaded)
+            *labels, loaded.classes, config, split_seed, difficulty(config, loaded, split_seed)
         )
         return TensorData(
             loaded, selections, classes, config, device=device, evaluation_batch=evaluation_batch
@@ -47,7 +47,7 @@ def prepare(
     check_files(loaded, config.target)
     labels = loaded.train.labels, loaded.test.labels
     selections, classes = select(
-        *labels, loaded.classes, config, split_seed, difficulty(config.subset, loaded)
+        *labels, loaded.classes, config, split_seed, difficulty(config, loaded, split_seed)
     )
     return StreamedData(
         loaded,

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError, LthError
+from lth_cli.data.select import training_labels
 from lth_cli.data.source import Arrays, Files
 from lth_cli.store.analyses import StoredAnalysis
+from lth_cli.store.formats import NewerFormat
 from lth_cli.store.tensors import content_digest
 
 ANALYSIS = "examples"
@@ -25,8 +27,21 @@ TABLE = "scores"
 """The analysis and its table that scores are read from."""
 
 
-def training_set_digest(loaded: Arrays | Files) -> str:
-    """SHA-256 of a whole training set as loaded, before any examples are chosen: inputs and labels, or files."""
+def training_set_digest(loaded: Arrays | Files, config: schema.Dataset, split_seed: int) -> str:
+    """SHA-256 of a whole training set, before any examples are chosen: inputs and labels, or files.
+
+    Label noise is part of it, by the labels that it leaves: scores measured under one noise are not those of
+    another, nor of the clean labels.
+    """
+    as_loaded = _loaded_digest(loaded)
+    if not config.label_noise:
+        return as_loaded
+    labels = loaded.train_labels if isinstance(loaded, Arrays) else loaded.train.labels
+    drawn = training_labels(labels, loaded.classes, config, split_seed)
+    return content_digest({"labels": drawn}, {"training_set": as_loaded})
+
+
+def _loaded_digest(loaded: Arrays | Files) -> str:
     if isinstance(loaded, Arrays):
         whole = {"inputs": loaded.train_inputs.contiguous(), "labels": loaded.train_labels.contiguous()}
         return content_digest(whole, {"classes": loaded.classes})
@@ -37,12 +52,13 @@ def training_set_digest(loaded: Arrays | Files) -> str:
     return digest.hexdigest()
 
 
-def difficulty(subset: schema.Subset, loaded: Arrays | Files) -> Tensor | None:
+def difficulty(config: schema.Dataset, loaded: Arrays | Files, split_seed: int) -> Tensor | None:
     """How hard each example of the whole training set is by the score that a subset is chosen by.
 
     Args:
-        subset: names the score and the folder of the answer.
+        config: its subset names the score and the folder of the answer.
         loaded: the data set.
+        split_seed: of the label noise.
 
     Returns:
         float64 [N], low = easy (the score, or less the margin); NaN where an example has no score. None where the
@@ -51,13 +67,16 @@ def difficulty(subset: schema.Subset, loaded: Arrays | Files) -> Tensor | None:
     Raises:
         ConfigError: there is no such answer, it is damaged, lacks the score, or was made on another training set.
     """
+    subset = config.subset
     if subset.by is None or subset.scores is None:
         return None
     stored = StoredAnalysis(Path(subset.scores).expanduser())
     try:
-        rows = _rows(stored, subset.by, training_set_digest(loaded))
+        rows = _rows(stored, subset.by, training_set_digest(loaded, config, split_seed))
     except ConfigError:
         raise
+    except NewerFormat as error:
+        raise _problem(str(error)) from error
     except LthError as error:
         raise _problem(f"{error}; ask lth analyze analysis={ANALYSIS} again") from error
     labels = loaded.train_labels if isinstance(loaded, Arrays) else loaded.train.labels
@@ -84,7 +103,9 @@ def _rows(stored: StoredAnalysis, score: schema.Score, training_set: str) -> lis
         there = ", ".join(name for name in get_args(schema.Score) if name in about["columns"])
         raise ConfigError(("dataset.subset.by", f"{stored.path} has no {score}; it has {there}"))
     if result["summary"]["training_set"] != training_set:
-        raise _problem(f"{stored.path} holds scores of another training set than this one")
+        raise _problem(
+            f"{stored.path} holds scores of another training set than this one (its label noise included)"
+        )
     return [(int(row["index"] or 0), float(row[score] or 0.0)) for row in stored.table(TABLE, about)]
 
 

@@ -40,10 +40,10 @@ def select(
 ) -> tuple[dict[str, Selection], int]:
     """Choose the examples of `train`, `val` (when held out) and `test`, in this order of operations.
 
-    Class subset and relabelling (all splits), validation split, fraction of the training examples or those
-    chosen by a score, label noise (on the training examples only). Each random choice has a generator of its
-    own, so changing one leaves the others as they are; smaller fractions and smaller validation splits are
-    contained in larger ones.
+    Labels drawn for positions of the whole training set (`training_labels`), class subset and relabelling (all
+    splits), validation split, fraction of the training examples or those chosen by a score. Validation and test
+    examples keep their labels. Each random choice has a generator of its own, so changing one leaves the others as
+    they are; smaller fractions and smaller validation splits are contained in larger ones.
 
     Args:
         train_labels: int64 [N].
@@ -60,8 +60,7 @@ def select(
         ConfigError: when a class does not exist, a split is left without examples, or too few have a score.
     """
     kept = config.subset.classes
-    if kept is not None:
-        _check_classes(kept, classes)
+    drawn = training_labels(train_labels, classes, config, split_seed)
     train = _keep_classes(train_labels, classes, kept)
     test = _keep_classes(test_labels, classes, kept)
     for name, split in (("training", train), ("test", test)):
@@ -76,16 +75,61 @@ def select(
         order = _permutation(len(train.index), split_seed, "validation")
         splits["val"] = train.take(order[:held_out])
         train = train.take(order[held_out:])
+    train = Selection(train.index, drawn[train.index])
 
-    if config.subset.fraction < 1:
-        count = max(1, round(config.subset.fraction * len(train.index)))
-        train = train.take(_permutation(len(train.index), split_seed, "subset")[:count])
+    subset = config.subset
+    count = subset.count
+    if subset.fraction < 1:
+        count = max(1, round(subset.fraction * len(train.index)))
+    if count is not None:
+        if difficulty is None:
+            order = _permutation(len(train.index), split_seed, "subset")
+        else:
+            # By position in the whole set, so that equals stand alike whatever else is left out.
+            ties = _permutation(len(train_labels), split_seed, "ties")[train.index].argsort()
+            order = _by_score(difficulty[train.index], subset.keep, ties)
+        if subset.class_balanced:
+            train = train.take(_balanced(order, train.labels, classes, subset.offset, count))
+        else:
+            train = train.take(_span(order, subset.offset, count, "training examples"))
 
-    if difficulty is not None:
-        train = train.take(_by_score(difficulty[train.index], config.subset))
-
-    splits["train"] = _noisy(train, config.label_noise, classes, split_seed)
+    splits["train"] = train
     return splits, classes
+
+
+def training_labels(labels: Tensor, classes: int, config: schema.Dataset, split_seed: int) -> Tensor:
+    """The labels that a training on any part of the whole training set sees, by position in it.
+
+    Label noise is drawn for round(share * N) positions of the whole set, before anything is chosen, as in open_lth
+    (`randomize_labels`, then `subsample`): an example has the same label whatever is chosen with it. With a class
+    subset, examples are kept by what they are, and their noise is uniform over the classes kept. An example may draw
+    the label it has.
+
+    Args:
+        labels: int64 [N], of the whole training set as loaded.
+        classes: number of classes before the class subset.
+        config: class subset and noise.
+        split_seed: decides the noise.
+
+    Returns:
+        int64 [N], -1 where the class is not kept.
+
+    Raises:
+        ConfigError: when a class to keep does not exist.
+    """
+    kept = config.subset.classes
+    if kept is not None:
+        _check_classes(kept, classes)
+        labels, classes = _relabelled(labels, classes, kept), len(kept)
+    count = round(config.label_noise * len(labels))
+    if not count:
+        return labels
+    chosen = _permutation(len(labels), split_seed, "label noise")[:count]
+    generator = torch.Generator().manual_seed(derive_seed(split_seed, "noisy labels"))
+    drawn = torch.randint(classes, (count,), generator=generator)
+    noisy = labels.clone()
+    noisy[chosen] = torch.where(labels[chosen] < 0, -1, drawn)
+    return noisy
 
 
 def _check_classes(kept: list[int], classes: int) -> None:
@@ -108,11 +152,16 @@ def _check_classes(kept: list[int], classes: int) -> None:
 def _keep_classes(labels: Tensor, classes: int, kept: list[int] | None) -> Selection:
     if kept is None:
         return Selection(torch.arange(len(labels)), labels)
-    relabelled = torch.full((classes,), -1, dtype=torch.int64)
-    relabelled[torch.tensor(kept)] = torch.arange(len(kept))
-    new_labels = relabelled[labels]
-    index = (new_labels >= 0).nonzero().flatten()
-    return Selection(index, new_labels[index])
+    relabelled = _relabelled(labels, classes, kept)
+    index = (relabelled >= 0).nonzero().flatten()
+    return Selection(index, relabelled[index])
+
+
+def _relabelled(labels: Tensor, classes: int, kept: list[int]) -> Tensor:
+    """Positions in `kept` in the place of labels, -1 for classes that are not kept."""
+    table = torch.full((classes,), -1, dtype=torch.int64)
+    table[torch.tensor(kept)] = torch.arange(len(kept))
+    return table[labels]
 
 
 def _validation_count(validation: float | int, examples: int) -> int:
@@ -127,8 +176,14 @@ def _validation_count(validation: float | int, examples: int) -> int:
     return count
 
 
-def _by_score(difficulty: Tensor, subset: schema.Subset) -> Tensor:
-    """Positions of the examples chosen by a score; of equally hard ones the first comes first."""
+def _by_score(difficulty: Tensor, keep: str, ties: Tensor) -> Tensor:
+    """Positions in the order in which a score chooses them, int64 [N].
+
+    Args:
+        difficulty: float64 [N], low = easy.
+        keep: `easiest` first, or `hardest`: the same order from its other end.
+        ties: int64 [N], positions in the order that equals stand in.
+    """
     unknown = int(difficulty.isnan().sum())
     if unknown:
         raise ConfigError(
@@ -138,28 +193,41 @@ def _by_score(difficulty: Tensor, subset: schema.Subset) -> Tensor:
                 "that trains on all of them",
             )
         )
-    hardness = difficulty if subset.keep == "easiest" else -difficulty
-    order = hardness.sort(stable=True).indices[subset.offset :][: subset.count]
-    if len(order) != subset.count:
+    order = ties[difficulty[ties].sort(stable=True).indices]
+    return order if keep == "easiest" else order.flip(0)
+
+
+def _span(order: Tensor, offset: int, count: int, of: str) -> Tensor:
+    """`count` positions after an offset."""
+    found = order[offset:][:count]
+    if len(found) != count:
+        after = f" after an offset of {offset}" if offset else ""
+        raise ConfigError(
+            ("dataset.subset.count", f"{count}{after} is more than the {len(order)} {of} there are")
+        )
+    return found
+
+
+def _balanced(order: Tensor, labels: Tensor, classes: int, offset: int, count: int) -> Tensor:
+    """As many positions of each class, each in the order given; of the rest, one more for each of the first classes.
+
+    So lth_diet balances subsets by a score (Paul et al. 2022, arXiv:2206.01278).
+    """
+    if offset % classes:
         raise ConfigError(
             (
-                "dataset.subset.count",
-                f"{subset.count} after an offset of {subset.offset} is more than the {len(difficulty)} there are",
+                "dataset.subset.offset",
+                f"class_balanced takes a multiple of the {classes} classes, got {offset}",
             )
         )
-    return order
-
-
-def _noisy(train: Selection, share: float, classes: int, split_seed: int) -> Selection:
-    """Give round(share * N) examples a label uniform over all classes; some keep theirs by chance."""
-    count = round(share * len(train.labels))
-    if not count:
-        return train
-    chosen = _permutation(len(train.labels), split_seed, "label noise")[:count]
-    generator = torch.Generator().manual_seed(derive_seed(split_seed, "noisy labels"))
-    labels = train.labels.clone()
-    labels[chosen] = torch.randint(classes, (count,), generator=generator)
-    return Selection(train.index, labels)
+    each, rest = divmod(count, classes)
+    of_order = labels[order]
+    return torch.cat(
+        [
+            _span(order[of_order == label], offset // classes, each + (label < rest), f"of class {label}")
+            for label in range(classes)
+        ]
+    )
 
 
 def _permutation(count: int, split_seed: int, purpose: str) -> Tensor:

@@ -138,9 +138,9 @@ class StreamedData:
 
         return StreamedBatches(steps, starting_at, examples, positions, fingerprint)
 
-    def evaluation(self, split: str, part: Part = WHOLE) -> Iterator[Batch]:
+    def evaluation(self, split: str, part: Part = WHOLE, order: Tensor | None = None) -> Iterator[Batch]:
         """Evaluation batches; see `Data.evaluation`."""
-        rows = list(range(self.sizes[split]))
+        rows = list(range(self.sizes[split])) if order is None else order.tolist()
 
         def requests() -> Iterator[Request]:
             for start in range(0, len(rows), self._evaluation_batch)[part.rank :: part.size]:

@@ -120,12 +120,16 @@ class TensorData:
             steps_per_epoch=steps,
         )
 
-    def evaluation(self, split: str, part: Part = WHOLE) -> Iterator[Batch]:
+    def evaluation(self, split: str, part: Part = WHOLE, order: Tensor | None = None) -> Iterator[Batch]:
         """Evaluation batches; see `Data.evaluation`."""
         chosen = self._splits[split]
+        if order is not None:
+            order = order.to(chosen.labels.device)
         starts = range(0, len(chosen.labels), self._evaluation_batch)
         for start in starts[part.rank :: part.size]:
-            rows = slice(start, start + self._evaluation_batch)
+            rows: slice | Tensor = slice(start, start + self._evaluation_batch)
+            if order is not None:
+                rows = order[rows]
             inputs = chosen.inputs[rows]
             yield inputs if chosen.normalized else self._normalizer(inputs), chosen.labels[rows]
 

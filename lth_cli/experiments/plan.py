@@ -55,6 +55,7 @@ class Plan:
         dense: the dense trajectory.
         shapes: shape of every parameter of the model by name, in order of definition.
         prunable: names of the tensors that pruning may touch.
+        left_out: number of weights of convolution and linear layers that pruning may not touch.
         output: module name of the output layer.
         rewind_to: step of the dense training that rounds rewind to.
         keep: further steps of the dense training whose states a run keeps.
@@ -68,6 +69,7 @@ class Plan:
     dense: Trajectory
     shapes: dict[str, tuple[int, ...]]
     prunable: list[str]
+    left_out: int
     output: str
     rewind_to: int
     keep: tuple[int, ...]
@@ -187,13 +189,13 @@ def make_plan(config: schema.Config) -> Plan:
         optimizers.build(config.pretrain.optimizer, model)
     frozen(model, config.training.freeze)
     output = output_layer(model)
-    names = select_prunable(
-        config.pruning, prunable(model, biases=config.pruning.biases), output, config.model.prune_output
-    )
+    all_names = prunable(model, biases=config.pruning.biases)
+    names = select_prunable(config.pruning, all_names, output, config.model.prune_output)
     locate_score(config.pruning.score)
     for name in names:
         fraction_of(config.pruning, name, output)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    left_out = sum(math.prod(shapes[name]) for name in all_names if name not in names)
     rewind_to, first_step, end = _retraining_steps(config, trajectory)
     if config.pruning.at is not None:
         if config.rewind.technique == "fine_tune":
@@ -207,6 +209,7 @@ def make_plan(config: schema.Config) -> Plan:
         trajectory,
         shapes,
         names,
+        left_out,
         output,
         rewind_to,
         tuple(keep),

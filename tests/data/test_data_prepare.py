@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from data_helpers import FAKE, dataset, fake, prepared
+from data_helpers import FAKE, dataset, fake, prepared, tree
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
+from lth_cli.data.batches import mixed_order
 from lth_cli.data.source import Arrays, FileList, Files, Place, open_place
 
 
@@ -98,3 +100,16 @@ def test_the_place_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert open_place(schema.DataPlace()).cache == tmp_path / "x" / "lth"
     monkeypatch.setenv("LTH_CACHE_DIR", "~/own")
     assert open_place(schema.DataPlace()) == Place(None, tmp_path / "own", False, 2)
+
+
+def test_evaluation_in_another_order_has_the_same_examples(
+    place: Place, write_tree: Callable[..., Path]
+) -> None:
+    folder = write_tree(tree("val", count=10), "imagenet")
+    for config in (dataset(FAKE), dataset("lth_cli.data.imagenet.imagenet", path=str(folder), size=8)):
+        data = prepared(config, place)
+        order = mixed_order(data.sizes["train"])
+        inputs, labels = (torch.cat(parts) for parts in zip(*data.evaluation("train"), strict=True))
+        mixed = [torch.cat(parts) for parts in zip(*data.evaluation("train", order=order), strict=True)]
+        assert torch.equal(mixed[0], inputs[order]) and torch.equal(mixed[1], labels[order])
+        assert not torch.equal(mixed[1], labels)

@@ -60,17 +60,42 @@ def test_classes_are_relabelled_in_the_order_named() -> None:
         assert torch.equal(splits[name].labels, (original == 1).long()) and set(original.tolist()) == {1, 4}
 
 
-def test_label_noise_hits_exactly_its_share_of_training_labels_only() -> None:
+def test_label_noise_hits_exactly_its_share_of_the_whole_training_set_only() -> None:
+    noisy = chosen(label_noise=0.5)[0]["train"].labels
+    changed = int((noisy != LABELS).sum())
+    assert changed <= 500 and abs(changed - 500 * 0.8) < 40  # a fifth of the drawn labels are right by chance
     splits, _ = chosen(label_noise=0.5, validation=100)
-    clean, _ = chosen(validation=100)
-    assert torch.equal(splits["train"].index, clean["train"].index)
-    changed = int((splits["train"].labels != clean["train"].labels).sum())
-    assert changed <= 450 and abs(changed - 450 * 0.8) < 40  # a fifth of the drawn labels are right by chance
-    for name in ("val", "test"):
-        assert torch.equal(splits[name].labels, clean[name].labels)
-    everything, _ = chosen(label_noise=1.0)
-    counts = torch.bincount(everything["train"].labels, minlength=5)
-    assert counts.min() > 150 and everything["train"].labels.max() == 4
+    assert torch.equal(splits["val"].labels, LABELS[splits["val"].index])
+    assert torch.equal(splits["test"].labels, TEST)
+    counts = torch.bincount(chosen(label_noise=1.0)[0]["train"].labels, minlength=5)
+    assert counts.min() > 150 and len(counts) == 5
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"validation": 100}, {"subset": {"fraction": 0.3}}, {"validation": 0.2, "subset": {"fraction": 0.5}}],
+)
+def test_label_noise_of_an_example_does_not_depend_on_what_is_chosen(keys: dict[str, object]) -> None:
+    everything = chosen(label_noise=0.5)[0]["train"].labels
+    part = chosen(label_noise=0.5, **keys)[0]["train"]
+    assert torch.equal(part.labels, everything[part.index])
+
+
+def test_noise_is_drawn_before_a_score_chooses() -> None:
+    """The easiest under noise are those that the score was measured on: none of them is wrong here."""
+    everything = chosen(label_noise=0.5)[0]["train"].labels
+    difficulty = (everything != LABELS).double()
+    config = dataset(FAKE, label_noise=0.5, subset={"by": "el2n", "scores": "s", "count": 400})
+    easiest = select(LABELS, TEST, 5, config, 0, difficulty)[0]["train"]
+    assert torch.equal(easiest.labels, LABELS[easiest.index])
+
+
+def test_noise_of_a_class_subset_is_over_the_classes_kept() -> None:
+    splits, _ = chosen(label_noise=1.0, subset={"classes": [4, 1]})
+    train = splits["train"]
+    assert set(LABELS[train.index].tolist()) == {1, 4} and len(train.index) == 400
+    counts = torch.bincount(train.labels, minlength=2)
+    assert len(counts) == 2 and counts.min() > 150
 
 
 def test_label_noise_redraws_round_of_share_examples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,22 +137,70 @@ def ranked(difficulty: torch.Tensor, **subset: object) -> list[int]:
     return select(LABELS, TEST, 5, config, 0, difficulty)[0]["train"].index.tolist()
 
 
-def test_a_subset_by_a_score_is_of_the_easiest_or_hardest_with_ties_in_stored_order() -> None:
-    difficulty = torch.zeros(1000, dtype=torch.float64)
-    difficulty[[3, 500]] = -1.0
-    difficulty[[7, 900]] = 1.0
+def test_a_subset_by_a_score_is_of_the_easiest_or_hardest() -> None:
+    difficulty = torch.arange(1000, dtype=torch.float64)
+    difficulty[[3, 500]] = torch.tensor([-1.0, -2.0], dtype=torch.float64)
+    difficulty[[7, 900]] = torch.tensor([2000.0, 2001.0], dtype=torch.float64)
     assert ranked(difficulty, count=4) == [0, 1, 3, 500]
-    assert ranked(difficulty, count=3, offset=1) == [0, 1, 500]
-    assert ranked(difficulty, count=3, keep="hardest") == [0, 7, 900]
-    assert ranked(difficulty, count=2, keep="hardest", offset=1) == [0, 900]
-    assert ranked(difficulty, count=2, classes=[2]) == [
-        2,
-        12,
-    ]  # of those classes alone: 3 and 500 are of others
+    assert ranked(difficulty, count=3, offset=1) == [0, 1, 3]
+    assert ranked(difficulty, count=3, keep="hardest") == [7, 900, 999]
+    assert ranked(difficulty, count=2, keep="hardest", offset=1) == [7, 999]
+    # of those classes alone: 3 and 500 are of others
+    assert ranked(difficulty, count=2, classes=[2]) == [2, 12]
     assert ranked(difficulty, count=1000) == list(range(1000))
-    for count, offset in ((1001, 0), (1000, 1), (1, 1000)):
+    for count, offset in ((1000, 1), (1, 1000)):
         with pytest.raises(ConfigError, match=f"{count} after an offset of {offset} is more than the 1000"):
             ranked(difficulty, count=count, offset=offset)
+
+
+def test_equals_are_chosen_by_seed_not_by_stored_order() -> None:
+    """Stored by class, the first ones of equal scores would be of the first class alone."""
+    labels = torch.arange(1000) // 200
+    difficulty = (torch.arange(1000) % 200 >= 100).double()  # of each class half
+
+    def easy(split_seed: int, **subset: object) -> Selection:
+        config = dataset(FAKE, subset={"by": "forgetting", "scores": "s", "count": 250, **subset})
+        return select(labels, TEST, 5, config, split_seed, difficulty)[0]["train"]
+
+    chosen = easy(0)
+    assert not difficulty[chosen.index].any()
+    assert torch.bincount(chosen.labels, minlength=5).min() > 30  # 50 of each are expected
+    assert torch.equal(chosen.index, easy(0).index) and not torch.equal(chosen.index, easy(1).index)
+    hardest = easy(0, keep="hardest", count=750)
+    assert not set(chosen.index.tolist()) & set(hardest.index.tolist())
+    # Equals stand alike whatever else is left out.
+    config = dataset(FAKE, validation=100, subset={"by": "loss", "scores": "s", "count": 200})
+    fewer = select(labels, TEST, 5, config, 0, difficulty)[0]["train"]
+    assert set(fewer.index.tolist()) < set(chosen.index.tolist())
+
+
+def test_a_balanced_subset_by_a_score_has_the_first_of_each_class() -> None:
+    difficulty = torch.arange(1000, dtype=torch.float64)
+    assert ranked(difficulty, count=7, class_balanced=True) == [0, 1, 2, 3, 4, 5, 6]
+    easy_class = difficulty - 2000.0 * (LABELS == 3)
+    assert ranked(easy_class, count=7, class_balanced=True) == [0, 1, 2, 3, 4, 5, 6]
+    assert ranked(easy_class, count=7, class_balanced=True, offset=10) == list(range(10, 17))
+    assert ranked(easy_class, count=5, class_balanced=True, keep="hardest") == list(range(995, 1000))
+    with pytest.raises(ConfigError, match="a multiple of the 5 classes, got 7"):
+        ranked(difficulty, count=5, class_balanced=True, offset=7)
+    with pytest.raises(ConfigError, match="201 is more than the 200 of class 0"):
+        ranked(difficulty, count=1001, class_balanced=True)
+
+
+def test_a_random_subset_of_a_size() -> None:
+    drawn = chosen(subset={"count": 300})[0]["train"].index
+    assert torch.equal(drawn, chosen(subset={"fraction": 0.3})[0]["train"].index)
+    with pytest.raises(ConfigError, match="1001 is more than the 1000 training examples"):
+        chosen(subset={"count": 1001})
+    balanced, fewer = (
+        chosen(subset={"count": count, "class_balanced": True}, validation=50)[0]["train"]
+        for count in (302, 47)
+    )
+    assert torch.bincount(balanced.labels, minlength=5).tolist() == [61, 61, 60, 60, 60]
+    assert torch.bincount(fewer.labels, minlength=5).tolist() == [10, 10, 9, 9, 9]
+    assert set(fewer.index.tolist()) < set(balanced.index.tolist())
+    other = chosen(split_seed=1, subset={"count": 302, "class_balanced": True}, validation=50)[0]["train"]
+    assert not torch.equal(balanced.index, other.index)
 
 
 def test_every_example_to_choose_from_needs_a_score() -> None:

@@ -57,7 +57,8 @@ def prepare(request: Request, asked: analyzing.Examples) -> Study:
     data, config = first.plan.dense.data, first.plan.config
     if data.classes < 2:
         raise RequestError(f"{first.label} tells no classes apart: scores take two at least")
-    training_set = training_set_digest(load(config.dataset, open_place(config.data)))
+    loaded = load(config.dataset, open_place(config.data))
+    training_set = training_set_digest(loaded, config.dataset, config.resolved_seeds["split"])
     return Study(
         ANALYSIS,
         request.runs[0],

@@ -89,7 +89,9 @@ def measure(
 ) -> dict[str, list[float | None]]:
     """Error and loss by split of a model where it is now; a loss that is not finite is None. Raises Stopped."""
     if settings.batch_norm == "recomputed":
-        recompute_batch_norm(model, work.examples(recorded, "train"), recorded.plan.dense.execution)
+        # Mixed: of data stored by class, batches in stored order would have the statistics of one class each.
+        batches = work.examples(recorded, "train", mixed=True)
+        recompute_batch_norm(model, batches, recorded.plan.dense.execution)
     found = {split: work.evaluate(model, recorded, split) for split in settings.splits}
     return {
         split: [1.0 - metrics.accuracy, metrics.loss if math.isfinite(metrics.loss) else None]

@@ -141,7 +141,11 @@ class Study:
 
 def settings(section: Section, *names: str) -> dict[str, Any]:
     """The settings of a question as plain values, but those (names of states) that stand in `asked` otherwise."""
-    return section.model_dump(mode="json", exclude={"name", *names})
+    found = section.model_dump(mode="json", exclude={"name", *names})
+    if found.get("batch_norm") == "recomputed":
+        # They were once taken in stored order; answers with those statistics are not read for these.
+        found["batch_norm"] = "recomputed, mixed order"
+    return found
 
 
 def circumstances(recorded: Recorded) -> dict[str, Any]:

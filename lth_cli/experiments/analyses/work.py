@@ -14,7 +14,7 @@ from torch import nn
 from lth_cli.config.analyzing import Analyze
 from lth_cli.config.schema import Evaluation
 from lth_cli.config.steps import Duration
-from lth_cli.data.batches import Batch
+from lth_cli.data.batches import Batch, mixed_order
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.experiments.session import SessionObserver
 from lth_cli.experiments.workforce import workforce
@@ -110,9 +110,14 @@ class Work:
         dense = recorded.plan.dense
         return evaluate(model, dense.data, split, dense.execution, self.should_stop)
 
-    def examples(self, recorded: Recorded, split: str) -> Iterator[Batch]:
-        """Evaluation batches of a run's data, in stored order, without augmentation. Raises Stopped once told to."""
-        for batch in recorded.plan.dense.data.evaluation(split):
+    def examples(self, recorded: Recorded, split: str, *, mixed: bool = False) -> Iterator[Batch]:
+        """Evaluation batches of a run's data without augmentation, in stored order or `mixed`, a fixed random one.
+
+        Raises Stopped once told to.
+        """
+        data = recorded.plan.dense.data
+        order = mixed_order(data.sizes[split]) if mixed else None
+        for batch in data.evaluation(split, order=order):
             if self.should_stop():
                 raise Stopped
             yield batch
@@ -151,6 +156,7 @@ def open_work(
     except Locked as error:
         raise Interrupted(f"stopped while waiting: {error}") from error
     with lock, workforce() as make_trainer:
+        parts, uses = stored.parts(identity), _Uses(stored)  # refused where a newer release wrote them
         stored.clear_leftovers()
         engine = Engine(
             TrajectoryStore(Path(config.runs_dir) / ".store", warn=observer.message),
@@ -158,11 +164,11 @@ def open_work(
             _SELDOM,
             config.checkpoint.every,
             observer,
-            _Uses(stored),
+            uses,
             stop,
             make_trainer,
         )
-        yield Work(stored, identity, engine, observer, _parts=stored.parts(identity))
+        yield Work(stored, identity, engine, observer, _parts=parts)
 
 
 class _Uses:
