@@ -10,16 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from lth_cli.config.references import Reference
-from lth_cli.experiments.recorded import open_reference
-from lth_cli.experiments.session import stored_config
 from lth_cli.pruning.controls import control_masks, inverted
 from lth_cli.pruning.mask import layer_counts
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run
 from lth_cli.store.states import State, load_state
 from lth_cli.store.verify import verify_run
-from lth_cli.training.trajectory import FromState, Joined, Known, Trajectory
 
 STEPS = 16
 Lth = Callable[..., Any]
@@ -287,16 +283,6 @@ def test_pretrained_on_other_classes(tmp_path: Path, lth_in: Lth, small: tuple[s
     assert (again.code, json.loads(again.out)["steps_trained"]) == (0, 0), again.err
     copy = lth_in(tmp_path, "prune", *small, *classes, "pruning.rounds=1", "name=b", "--json", "-q")
     assert (copy.code, json.loads(copy.out)["steps_trained"]) == (0, 0), copy.err
-    # And its states are known as a training that can be repeated.
-    reference = Reference.parse("a:0@5it")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        config = stored_config(run)
-        recorded = open_reference(reference, tmp_path / "runs", config, trust=False)
-    assert isinstance(recorded.trajectory, Trajectory)
-    assert recorded.trajectory.start == Joined(
-        FromState(Known(run.origin(0).summary["trajectory"]), 4), ("fc.bias", "fc.weight"), 0
-    )
 
 
 @pytest.mark.parametrize(
