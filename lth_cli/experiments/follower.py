@@ -12,43 +12,40 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch.distributed import DistStoreError, FileStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from lth_cli.config.schema import Config
 from lth_cli.data.batches import Data
 from lth_cli.experiments.plan import load_data
 from lth_cli.experiments.torchrun import Place
 from lth_cli.experiments.workforce import LOST, launcher_store, meeting_key
-from lth_cli.store.files import digest
-from lth_cli.training import precision
 from lth_cli.training.parallel import follow
 from lth_cli.training.precision import Execution
 from lth_cli.training.ranks import Ranks, is_connection, leave_process
+from lth_cli.training.recipe import Loading, Recipe
 
 _LAST_SECONDS = 5.0
 _POLL = datetime.timedelta(minutes=1)
 
 
 class _Prepared:
-    """Data and execution of the config before, to be used again for the same ones."""
+    """Data of the recipe before, to be used again where they are the same."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._key = ""
-        self._made: tuple[Data, Execution]
+        self._key: tuple[Loading, Execution] | None = None
+        self._data: Data
 
-    def __call__(self, config: Config) -> tuple[Data, Execution]:
-        values = config.model_dump(mode="json")
-        sections = ("dataset", "data", "seeds", "evaluation", "device", "threads", "precision", "distributed")
-        key = digest({section: values[section] for section in sections})
+    def __call__(self, told: dict[str, Any]) -> Recipe:
+        execution = told["execution"].of_rank(self._place.local_rank, self._place.local_size)
+        execution.set_up()
+        key = (told["loading"], execution)
         if key != self._key:
-            execution = precision.resolve(config, self._place.local_rank, self._place.local_size)
-            self._made, self._key = (load_data(config, execution), execution), key
-        return self._made
+            self._data, self._key = load_data(told["loading"], execution), key
+        return Recipe(**{**told, "execution": execution, "data": self._data})
 
 
 def _serve(store: Store, place: Place, device: str, prepared: _Prepared) -> int:

@@ -18,7 +18,7 @@ from lth_cli.data.source import open_place
 from lth_cli.experiments import torchrun
 from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.experiments.workforce import check_processes
-from lth_cli.models.build import build, new_head, output_layer, prunable
+from lth_cli.models.build import new_head, output_layer, prunable
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.scores import locate_score
 from lth_cli.pruning.select import fraction_of, select_prunable
@@ -26,6 +26,7 @@ from lth_cli.store.files import canonical
 from lth_cli.training import optimizers, precision
 from lth_cli.training.engine import Engine
 from lth_cli.training.freezing import frozen
+from lth_cli.training.recipe import Loading, recipe
 from lth_cli.training.trajectory import Distilled, FromState, Joined, Start, Teacher, Trajectory, dense
 
 
@@ -181,9 +182,9 @@ def make_plan(config: schema.Config) -> Plan:
         "threads": execution.threads,
     }
     config = config.model_copy(update=settled)
-    data = load_data(config, execution)
-    trajectory = _pretrained(dense(config, data, execution))
-    model = build(config.model, data.input_shape, data.classes, config.resolved_seeds["init"])
+    made = recipe(config, load_data(Loading.of(config), execution), execution)
+    trajectory = _pretrained(config, dense(made))
+    model = made.build(config.resolved_seeds["init"])
     optimizers.build(config.optimizer, model)
     if config.pretrain.length and config.pretrain.optimizer is not None:
         optimizers.build(config.pretrain.optimizer, model)
@@ -215,7 +216,7 @@ def make_plan(config: schema.Config) -> Plan:
         tuple(keep),
         first_step,
         end,
-        warnings=schedule_warnings(trajectory),
+        warnings=schedule_warnings(config, trajectory),
     )
 
 
@@ -246,13 +247,13 @@ def _retraining_steps(config: schema.Config, dense: Trajectory) -> tuple[int, in
     return rewind_to, first_step, end
 
 
-def _pretrained(trajectory: Trajectory) -> Trajectory:
+def _pretrained(config: schema.Config, trajectory: Trajectory) -> Trajectory:
     """The dense training, started from the end of `pretrain` with its step counter as far on.
 
     As in Paul et al. 2022 (arXiv:2206.01278): pre-train t steps, then load those weights, with a fresh optimizer
     and the schedule at step t. On other classes the output layer is drawn anew, as it would be without pre-training.
     """
-    config, settings = trajectory.config, trajectory.config.pretrain
+    settings = config.pretrain
     if not settings.length:
         return trajectory
     dataset = settings.dataset or config.dataset
@@ -267,7 +268,7 @@ def _pretrained(trajectory: Trajectory) -> Trajectory:
             "training": config.training.model_copy(update=training),
         }
     )
-    data = load_data(own, trajectory.execution)
+    data = load_data(Loading.of(own), trajectory.execution)
     if data.input_shape != trajectory.data.input_shape:
         raise ConfigError(
             (
@@ -275,7 +276,7 @@ def _pretrained(trajectory: Trajectory) -> Trajectory:
                 f"it has inputs of shape {data.input_shape}, the training {trajectory.data.input_shape}",
             )
         )
-    before = dense(own, data, trajectory.execution)
+    before = dense(recipe(own, data, trajectory.execution))
     if before.horizon >= trajectory.horizon:
         raise ConfigError(
             (
@@ -293,18 +294,20 @@ def _pretrained(trajectory: Trajectory) -> Trajectory:
     return dataclasses.replace(trajectory, start=start, first_step=before.horizon)
 
 
-def load_data(config: schema.Config, execution: precision.Execution) -> Data:
-    """The prepared data set of a config, on the device; the last ones stay in memory for further points of a sweep."""
-    place = open_place(config.data)
-    split_seed, batch = config.resolved_seeds["split"], config.evaluation.batch_size
-    wanted = canonical(
-        [config.dataset.model_dump(mode="json"), str(place), split_seed, str(execution.device), batch]
-    )
+def load_data(loading: Loading, execution: precision.Execution) -> Data:
+    """The prepared data set, on the device; the last ones stay in memory for further points of a sweep."""
+    place, batch = open_place(loading.place), loading.evaluation_batch
+    dataset = loading.dataset.model_dump(mode="json")
+    wanted = canonical([dataset, str(place), loading.split_seed, str(execution.device), batch])
     if wanted not in _loaded:
         while len(_loaded) >= _MOST_LOADED:
             del _loaded[next(iter(_loaded))]
         _loaded[wanted] = prepare(
-            config.dataset, place, split_seed=split_seed, device=execution.device, evaluation_batch=batch
+            loading.dataset,
+            place,
+            split_seed=loading.split_seed,
+            device=execution.device,
+            evaluation_batch=batch,
         )
     return _loaded[wanted]
 
@@ -320,7 +323,7 @@ def _step(where: str, duration: Duration, trajectory: Trajectory, lowest: int, h
             (
                 where,
                 f"{duration} is step {step}; it must lie between {lowest} and {highest} "
-                f"(training.length={trajectory.config.training.length}, {trajectory.steps_per_epoch} steps an epoch)",
+                f"(training.length={trajectory.recipe.length}, {trajectory.steps_per_epoch} steps an epoch)",
             )
         )
     return step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lth_cli.config import schema
 from lth_cli.training import schedules
 from lth_cli.training.trajectory import Trajectory
 
@@ -9,33 +10,35 @@ from lth_cli.training.trajectory import Trajectory
 _ABOUT_ZERO = 0.01
 
 
-def schedule_warnings(dense: Trajectory) -> tuple[str, ...]:
+def schedule_warnings(config: schema.Config, dense: Trajectory) -> tuple[str, ...]:
     """What to tell a person about the rates of a dense training, its pre-training and its retrainings.
 
     Args:
+        config: what was asked.
         dense: the dense training, started from its pre-training where there is one.
     """
-    return tuple(text for text in (_held_at_nothing(dense), _pretrained_otherwise(dense)) if text)
+    return tuple(
+        text for text in (_held_at_nothing(config, dense), _pretrained_otherwise(config, dense)) if text
+    )
 
 
-def _held_at_nothing(dense: Trajectory) -> str | None:
+def _held_at_nothing(config: schema.Config, dense: Trajectory) -> str | None:
     """Fine-tuning holds the last rate of the schedule, which is about 0 where the schedule falls until the end."""
-    if dense.config.rewind.technique != "fine_tune":
+    if config.rewind.technique != "fine_tune":
         return None
     last = dense.horizon - 1
     rate, before = dense.learning_rate(last), dense.learning_rate(max(last - 1, 0))
-    if rate >= before or rate >= _ABOUT_ZERO * dense.config.optimizer.lr:
+    if rate >= before or rate >= _ABOUT_ZERO * config.optimizer.lr:
         return None
     return (
         f"rewind.technique=fine_tune holds the last rate of the schedule, here {rate:.3g} (optimizer.lr is "
-        f"{dense.config.optimizer.lr:.3g}), so rounds hardly train; give the schedule a last rate "
+        f"{config.optimizer.lr:.3g}), so rounds hardly train; give the schedule a last rate "
         "(schedule.final=0.01, or schedule=multi_step), or use rewind.technique=learning_rate"
     )
 
 
-def _pretrained_otherwise(dense: Trajectory) -> str | None:
+def _pretrained_otherwise(config: schema.Config, dense: Trajectory) -> str | None:
     """The training's schedule counts in epochs of the pre-training, whose length a subset changes."""
-    config = dense.config
     if not config.pretrain.length or config.pretrain.schedule is not None:
         return None
     assert dense.origin is not None and isinstance(dense.origin.parent, Trajectory)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lth_cli.config.errors import ConfigError
 from lth_cli.experiments.plan import Plan
-from lth_cli.models.build import build
 from lth_cli.training import optimizers
 
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
@@ -20,7 +19,7 @@ def needed(plan: Plan, trainings: int) -> int:
     """Bytes of the states that so many trainings of a plan leave: of each its start, its end and the scored step, of
     the dense one the rewind point too, and one resume point at a time.
     """
-    model = build(plan.config.model, plan.dense.data.input_shape, plan.dense.data.classes, init_seed=0)
+    model = plan.dense.recipe.build(init_seed=0)
     weights = _bytes([*model.parameters(), *model.buffers()])
     try:
         state = weights + _optimizer_bytes(plan, model)

@@ -19,7 +19,7 @@ class Regression(Objective):
 
     Args:
         peak: the largest value of the signal, for the PSNR, 10 log10(peak^2 / MSE) in decibels.
-        loss: a person's own, (outputs, batch) -> mean over the batch; evaluation reports the squared error all the same.
+        loss: a person's own, (outputs, batch) -> mean over the batch; evaluation reports the squared error anyway.
     """
 
     metrics = (Metric("psnr", "higher"),)

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from lth_cli.config.errors import LthError
 from lth_cli.config.seeds import derive_seed
 from lth_cli.data.batches import WHOLE, Part
-from lth_cli.models.build import build, has_randomness
+from lth_cli.models.build import has_randomness
 from lth_cli.pruning import mask as mask_room
 from lth_cli.store.states import State
 from lth_cli.training import optimizers
@@ -69,14 +69,14 @@ class Trainer:
         assert (teaching is None) == (trajectory.distilled is None)
         self.trajectory = trajectory
         self._teaching = teaching
-        config, data = trajectory.config, trajectory.data
-        self.execution = trajectory.execution
+        recipe = trajectory.recipe
+        self.execution = recipe.execution
         self.execution.activate()
-        self.model = self.execution.place(build(config.model, data.input_shape, data.classes, init_seed=0))
+        self.model = self.execution.place(recipe.build(init_seed=0))
         restore(self.model, state)
-        still = frozen(self.model, config.training.freeze)
+        still = frozen(self.model, recipe.freeze)
         freeze(self.model, still)
-        self.optimizer = optimizers.build(config.optimizer, self.model)
+        self.optimizer = optimizers.build(recipe.optimizer, self.model)
         optimizers.import_state(self.optimizer, self.model, state.optimizer)
         self.step = state.step
         parameters = dict(self.model.named_parameters())
@@ -161,7 +161,7 @@ class Trainer:
 
     def _update(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """One optimizer step; nothing here waits for the device."""
-        training = self.trajectory.config.training
+        recipe = self.trajectory.recipe
         if self._random:
             torch.manual_seed(self._dropout_seed())
         rate = self.trajectory.learning_rate(self.step)
@@ -172,8 +172,8 @@ class Trainer:
         if self._masked:
             # Before clipping and the update, so that a pruned weight enters no norm, momentum or statistic.
             _mask_in_place([_gradient(weight) for weight in self._masked], self._masks)
-        if training.gradient_clip is not None:
-            clip_grad_norm_(self.model.parameters(), training.gradient_clip)
+        if recipe.gradient_clip is not None:
+            clip_grad_norm_(self.model.parameters(), recipe.gradient_clip)
         self.optimizer.step()
         if self._masked:
             # An optimizer may move a weight without a gradient; a pruned one stays zero all the same.
@@ -183,7 +183,7 @@ class Trainer:
 
     def _dropout_seed(self) -> int:
         """What a forward pass of the present step draws from."""
-        return derive_seed(self.trajectory.config.resolved_seeds["augment"], "dropout", self.step)
+        return derive_seed(self.trajectory.recipe.seeds["augment"], "dropout", self.step)
 
     def _gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Leave the gradients of the mean loss of the batch in the parameters, and return that loss."""
@@ -193,7 +193,7 @@ class Trainer:
 
     def _loss(self, logits: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of a batch, or a part of one: on the labels, and on the teachers' answers where there are any."""
-        smoothing = self.trajectory.config.training.label_smoothing
+        smoothing = self.trajectory.recipe.label_smoothing
         task = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
         if self._teaching is None:
             return task
@@ -234,8 +234,7 @@ def _copy(tensor: Tensor) -> Tensor:
 
 def initial_state(trajectory: Trajectory, seed: int) -> State:
     """Freshly drawn weights, masked, before the first step."""
-    config, data = trajectory.config, trajectory.data
-    model = build(config.model, data.input_shape, data.classes, init_seed=seed)
+    model = trajectory.recipe.build(seed)
     weights = {name: _copy(parameter) for name, parameter in model.named_parameters()}
     buffers = {name: _copy(buffer) for name, buffer in model.named_buffers()}
     return State(trajectory.first_step, mask_room.apply(weights, trajectory.masks), buffers, {})

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lth_cli.config.errors import LthError
-from lth_cli.config.schema import Config
 from lth_cli.config.seeds import derive_seed
-from lth_cli.data.batches import Batch, Data, Part
+from lth_cli.data.batches import Batch, Part
 from lth_cli.store.files import digest
 from lth_cli.store.masks import mask_digest
 from lth_cli.store.states import State
@@ -35,8 +34,8 @@ from lth_cli.store.tensors import content_digest
 from lth_cli.training.batch_norm import synchronize
 from lth_cli.training.evaluate import Metrics, Stopped, predict, summarize, tally
 from lth_cli.training.loop import Diverged, Trainer
-from lth_cli.training.precision import Execution
 from lth_cli.training.ranks import Ranks
+from lth_cli.training.recipe import Recipe
 from lth_cli.training.teaching import Teaching
 from lth_cli.training.trajectory import Trajectory
 
@@ -53,7 +52,7 @@ class _Begin:
     """Take up a trajectory at a state.
 
     Attributes:
-        parts: every field of the trajectory but those that each process makes itself; see `Trajectory.told`.
+        parts: every field of the trajectory but the data, which each process loads itself; see `Trajectory.told`.
         state: where to go on from.
         teachers: their states.
     """
@@ -165,7 +164,7 @@ class ParallelTrainer(Trainer):
 
     def _own_batches(self, split: str, should_stop: Callable[[], bool]) -> Iterator[Batch]:
         """This rank's batches of a split, each once rank 0 says to go on."""
-        examples, each = self.trajectory.data.sizes[split], self.trajectory.config.evaluation.batch_size
+        examples, each = self.trajectory.data.sizes[split], self.trajectory.recipe.loading.evaluation_batch
         turns = -(-examples // (each * self._ranks.size))
         for _, batch in zip_longest(range(turns), self.trajectory.data.evaluation(split, self._part)):
             if self._ranks.broadcast(should_stop()):
@@ -177,7 +176,7 @@ class ParallelTrainer(Trainer):
         if self._ranks.rank == 0:
             return super()._dropout_seed()
         # The parts of a batch must not all drop the same units.
-        seed = self.trajectory.config.resolved_seeds["augment"]
+        seed = self.trajectory.recipe.seeds["augment"]
         return derive_seed(seed, "dropout", self.step, self._ranks.rank)
 
     def _gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -266,12 +265,12 @@ def end(ranks: Ranks) -> None:
         ranks.leave()
 
 
-def follow(ranks: Ranks, prepare: Callable[[Config], tuple[Data, Execution]]) -> None:
+def follow(ranks: Ranks, prepare: Callable[[dict[str, Any]], Recipe]) -> None:
     """Do as rank 0 says until it says to end.
 
     Args:
         ranks: this process, of a rank above 0.
-        prepare: data and execution of a config.
+        prepare: a recipe from what rank 0 told of its own, with data and a device of this process.
     """
     trainer: ParallelTrainer | None = None
     while True:
@@ -279,8 +278,7 @@ def follow(ranks: Ranks, prepare: Callable[[Config], tuple[Data, Execution]]) ->
         try:
             if isinstance(command, _Begin):
                 trainer = None  # before the new one, to have room for it
-                data, execution = prepare(command.parts["config"])
-                trajectory = Trajectory(data=data, execution=execution, **command.parts)
+                trajectory = Trajectory(**{**command.parts, "recipe": prepare(command.parts["recipe"])})
                 teaching = Teaching(trajectory, command.teachers) if trajectory.distilled else None
                 trainer = ParallelTrainer(trajectory, command.state, ranks, teaching)
             elif isinstance(command, _Train) and trainer is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,23 @@ class Execution:
             "channels_last": self.channels_last,
             **several,
         }
+
+    def set_up(self) -> None:
+        """Set this process up for repeatable arithmetic, once for all."""
+        # Momentum of dead units decays into denormal numbers, which CPUs multiply many times slower than zeros.
+        torch.set_flush_denormal(True)
+        if self.device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.backends.cudnn.benchmark = False
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        self.activate()
+
+    def of_rank(self, local_rank: int, local_processes: int) -> Execution:
+        """The same in another of the processes that train together, on a device of its own. Raises ConfigError."""
+        device = _device_of_rank(
+            torch.device(self.device.type), self.device.type, local_rank, local_processes
+        )
+        return dataclasses.replace(self, device=device)
 
     def activate(self) -> None:
         """Set this process to the threads and formats: a run may advance trainings of two execution modes."""
@@ -96,16 +114,10 @@ def resolve(config: schema.Config, local_rank: int = 0, local_processes: int | N
         )
     if dtype == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError(("precision.dtype", "this GPU has no bf16; accepted here: fp32, tf32"))
-    # Momentum of dead units decays into denormal numbers, which CPUs multiply many times slower than zeros.
-    torch.set_flush_denormal(True)
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
     execution = Execution(
         device, threads, dtype, config.precision.channels_last, processes, config.distributed.batch_norm
     )
-    execution.activate()
+    execution.set_up()
     return execution
 
 

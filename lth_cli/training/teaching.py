@@ -82,7 +82,7 @@ class Teaching:
         count, some = len(self.distilled.teachers), self.distilled.sample
         if some is None:
             return list(range(count))
-        seed = self._trajectory.config.resolved_seeds["augment"]
+        seed = self._trajectory.recipe.seeds["augment"]
         generator = torch.Generator().manual_seed(derive_seed(seed, "teachers", step))
         return sorted(torch.randperm(count, generator=generator)[:some].tolist())
 
@@ -148,7 +148,7 @@ def make_teaching(
         },
     )
     uses(kept.identity)
-    answer = trajectory.config.training.batch_size * trajectory.data.classes * 4
+    answer = trajectory.recipe.batching.size * trajectory.data.classes * 4
     steps = max(1, min(_MOST_STEPS_A_FILE, _BYTES_A_FILE // answer))
     return Teaching(trajectory, states, _BySteps(kept, steps))
 
@@ -273,7 +273,7 @@ def _circumstances(trajectory: Trajectory) -> dict[str, Any]:
     """What else decides an answer: the examples and the arithmetic."""
     return {
         "data": trajectory.data.identity,
-        "evaluation_batch": trajectory.config.evaluation.batch_size,
+        "evaluation_batch": trajectory.recipe.loading.evaluation_batch,
         "execution": _execution(trajectory).identity,
     }
 

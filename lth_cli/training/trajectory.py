@@ -9,15 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from lth_cli.config import schema
-from lth_cli.config.errors import ConfigError
 from lth_cli.data.batches import Batches, Data
-from lth_cli.models.build import draws_in_training
 from lth_cli.pruning.mask import Masks, Tensors
 from lth_cli.store.files import digest
 from lth_cli.store.masks import mask_digest
 from lth_cli.store.tensors import content_digest
-from lth_cli.training import schedules
 from lth_cli.training.precision import Execution
+from lth_cli.training.recipe import Recipe
 
 # Raised whenever a release changes what training computes, so that old states are never mistaken for new ones.
 NUMERICS_VERSION = 1
@@ -203,9 +201,7 @@ class Trajectory:
     """A training run, up to how far it is advanced.
 
     Attributes:
-        config: the validated config; only what changes numbers enters the identity.
-        data: the prepared data set.
-        execution: device, threads and number formats.
+        recipe: what decides it beside the following.
         start: where the weights come from.
         masks: bool tensors by parameter name, True = kept, on the CPU; empty for a dense network.
         first_step: the step counter at the start; schedule, data order and augmentation resume there.
@@ -215,9 +211,7 @@ class Trajectory:
             the state at a step does not depend on how far training goes on.
     """
 
-    config: schema.Config
-    data: Data
-    execution: Execution
+    recipe: Recipe
     start: Start
     masks: Masks = field(default_factory=dict)
     first_step: int = 0
@@ -225,27 +219,30 @@ class Trajectory:
     rate_held_from: int | None = None
     ends_at: int | None = None
 
-    @cached_property
+    @property
+    def data(self) -> Data:
+        """The prepared data set."""
+        return self.recipe.data
+
+    @property
+    def execution(self) -> Execution:
+        """Device, threads and number formats."""
+        return self.recipe.execution
+
+    @property
     def batches(self) -> Batches:
         """The batch of every step."""
-        training, seeds = self.config.training, self.config.resolved_seeds
-        return self.data.batches(
-            batch_size=training.batch_size,
-            order_seed=seeds["order"],
-            augment_seed=seeds["augment"],
-            shuffle=training.shuffle,
-            drop_last=training.drop_last,
-        )
+        return self.recipe.batches
 
-    @cached_property
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch."""
-        return self.batches.steps_per_epoch
+        return self.recipe.steps_per_epoch
 
-    @cached_property
+    @property
     def horizon(self) -> int:
-        """The step at which the config's training ends, over which schedules extend."""
-        return self.config.training.length.steps(self.steps_per_epoch)
+        """The step at which the recipe's training ends, over which schedules extend."""
+        return self.recipe.horizon
 
     @property
     def end(self) -> int:
@@ -254,14 +251,13 @@ class Trajectory:
 
     @property
     def told(self) -> dict[str, Any]:
-        """Every field for another process, which prepares data and execution itself.
+        """Every field for another process, the recipe as its `told`.
 
         Trajectories whose states it starts or learns from are known by identity alone: they hang on data of theirs.
         """
         parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del parts["data"], parts["execution"]
         distilled = None if self.distilled is None else Distilled.noted(self.distilled.description)
-        return {**parts, "start": self._told_start, "distilled": distilled}
+        return {**parts, "recipe": self.recipe.told, "start": self._told_start, "distilled": distilled}
 
     @property
     def _told_start(self) -> Start:
@@ -283,29 +279,17 @@ class Trajectory:
     def draws(self) -> bool:
         """Whether a step draws random numbers of `seeds.augment`: augmentation, dropout, teachers chosen at random."""
         taught_at_random = self.distilled is not None and self.distilled.sample is not None
-        return (
-            self.data.augmented
-            or taught_at_random
-            or draws_in_training(self.config.model, self.data.input_shape, self.data.classes)
-        )
-
-    @cached_property
-    def _schedule(self) -> tuple[schedules.Factor, dict[str, Any]]:
-        return schedules.build(
-            self.config.schedule, steps_per_epoch=self.steps_per_epoch, horizon=self.horizon
-        )
+        return taught_at_random or self.recipe.draws
 
     def learning_rate(self, step: int) -> float:
         """The rate of the update that leads from `step` to `step + 1`."""
         if self.rate_held_from is not None:
             step = min(step, self.rate_held_from)
-        return self.config.optimizer.lr * self._schedule[0](step)
+        return self.recipe.learning_rate(step)
 
     @cached_property
     def description(self) -> dict[str, Any]:
         """Plain values that decide every number of this trajectory."""
-        training, seeds = self.config.training, self.config.resolved_seeds
-        model = self.config.model.model_dump(mode="json", exclude={"prune_output"})
         if isinstance(self.start, Initial):
             start: dict[str, Any] = {"init_seed": self.start.seed}
         elif isinstance(self.start, KeptSigns):
@@ -313,40 +297,16 @@ class Trajectory:
         else:
             start = self.start.description
         taught = {} if self.distilled is None else {"distillation": self.distilled.description}
-        still = {"freeze": sorted(set(training.freeze))} if training.freeze else {}
-        parts = {
-            "model": self.config.model,
-            "optimizer": self.config.optimizer,
-            "schedule": self.config.schedule,
-        }
-        own = {name: part.sources for name, part in parts.items() if part.sources}
-        sources = {"sources": own} if own else {}
         held = {} if self.rate_held_from is None else {"rate_held_from": self.rate_held_from}
+        described = self.recipe.description(draws=self.draws)
         return {
             "numerics": NUMERICS_VERSION,
-            "model": model,
-            "data": self.data.identity,
-            "batches": {
-                "batch_size": training.batch_size,
-                "drop_last": training.drop_last,
-                "order_seed": seeds["order"] if training.shuffle else None,
-                # Where nothing draws, the run's `seed`: what stood here before, unless a person gave this seed itself.
-                "augment_seed": seeds["augment"] if self.draws else self.config.seed,
-            },
-            "objective": {
-                "label_smoothing": training.label_smoothing,
-                "gradient_clip": training.gradient_clip,
-                **taught,
-                **still,
-            },
-            "optimizer": self.config.optimizer.model_dump(mode="json"),
-            "schedule": self._schedule[1],
-            "execution": self.execution.identity,
+            **described,
+            "objective": {**described["objective"], **taught},
             "start": start,
             "first_step": self.first_step,
             "mask": mask_digest(self.masks) if self.masks else None,
             **held,
-            **sources,
         }
 
     @cached_property
@@ -355,20 +315,6 @@ class Trajectory:
         return digest(self.description)
 
 
-def dense(config: schema.Config, data: Data, execution: Execution) -> Trajectory:
-    """The dense training of a config, from its initial weights.
-
-    Raises:
-        ConfigError: when the schedule or the number of steps does not fit the data.
-    """
-    trajectory = Trajectory(config, data, execution, Initial(config.resolved_seeds["init"]))
-    if trajectory.steps_per_epoch < 1:
-        size = data.sizes["train"]
-        raise ConfigError(
-            (
-                "training.batch_size",
-                f"{config.training.batch_size} leaves no batch of {size} examples with drop_last",
-            )
-        )
-    trajectory.learning_rate(0)
-    return trajectory
+def dense(recipe: Recipe) -> Trajectory:
+    """The dense training of a recipe, from its initial weights."""
+    return Trajectory(recipe, Initial(recipe.seeds["init"]))

@@ -53,7 +53,7 @@ def test_neither_decay_nor_momentum_moves_them(make_ticket, optimizer):
     trainer = Trainer(ticket, start := initial_state(ticket, 0))
     run(trainer, 6)
     after = trainer.state()
-    still = frozen(trainer.model, ticket.config.training.freeze)
+    still = frozen(trainer.model, ticket.recipe.freeze)
     assert {"conv.weight", "bn.weight", "fc.weight"} < set(still) and ticket.masks.keys() & set(still)
     for name, weight in after.weights.items():
         assert torch.equal(weight, start.weights[name]) == (name in still), name

@@ -16,6 +16,7 @@ import torch
 
 from lth_cli.config.compose import load
 from lth_cli.experiments.plan import Plan, make_plan
+from lth_cli.training.recipe import Recipe
 from lth_cli.training.trajectory import Distilled, FromState, Initial, KeptSigns, Moved, Trajectory
 
 HERE = ("device=cpu", "threads=1", "training.length=2ep", "dataset.subset.fraction=0.3")
@@ -138,11 +139,12 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_identities_stay_as_released(kind):
-    """Also when told to another process, with its data and execution alone."""
+    """Also when told to another process, with data of its own."""
     trajectory = KINDS[kind]()
     assert trajectory.identity == PINNED[kind]
     told = pickle.loads(pickle.dumps(trajectory.told))
-    assert Trajectory(data=trajectory.data, execution=trajectory.execution, **told).identity == PINNED[kind]
+    recipe = Recipe(**{**told["recipe"], "data": trajectory.data})
+    assert Trajectory(**{**told, "recipe": recipe}).identity == PINNED[kind]
 
 
 if __name__ == "__main__":

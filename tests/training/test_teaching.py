@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional
 from training_helpers import RESNET, run
 
-from lth_cli.models.build import build
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.loop import Trainer, initial_state
 from lth_cli.training.teaching import Glasses, Teaching, make_teaching
@@ -19,7 +18,7 @@ PLAIN = {"temperature": 2.0, "weight": 0.75, "task_weight": 0.25, "begins": 0, "
 def taught(trajectory, teachers, **changes):
     """The training with the initial weights of other seeds as teachers."""
     settings = {"loss": "kl", **PLAIN, "sample": None, "dtype": "fp32", **changes}
-    model = trajectory.config.model.model_dump(mode="json")
+    model = trajectory.recipe.model.model_dump(mode="json")
     found = tuple(Teacher(FromState(t, 0), model, trajectory.data.input_shape) for t in teachers)
     return dataclasses.replace(trajectory, distilled=Distilled(found, **settings))
 
@@ -59,7 +58,7 @@ def test_first_steps_are_those_of_the_formula(make_dense, three, tmp_path):
     run(trainer, 3)
 
     def network(state):
-        model = build(student.config.model, student.data.input_shape, 10, 0)
+        model = student.recipe.build(0)
         model.load_state_dict(state.weights | state.buffers)
         return model
 

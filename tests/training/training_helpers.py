@@ -7,7 +7,6 @@ import math
 import torch
 from torch.nn import functional
 
-from lth_cli.models.build import build
 from lth_cli.training.loop import initial_state
 from lth_cli.training.trajectory import Initial, Trajectory
 
@@ -25,30 +24,30 @@ def reference_training(trajectory: Trajectory, steps: int) -> tuple[dict[str, to
 
     Supports masks, label smoothing, clipping of the gradient norm and any learning-rate schedule, in float32.
     """
-    config, data = trajectory.config, trajectory.data
+    recipe, data = trajectory.recipe, trajectory.data
     assert isinstance(trajectory.start, Initial)
     start = initial_state(trajectory, trajectory.start.seed)
-    model = build(config.model, data.input_shape, data.classes, 0)
+    model = recipe.build(0)
     model.load_state_dict(start.weights | start.buffers)
     parameters = dict(model.named_parameters())
     first = {name: torch.zeros_like(p) for name, p in parameters.items()}
     second = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    kind, settings = config.optimizer.target.rpartition(".")[2], config.optimizer.arguments
+    kind, settings = recipe.optimizer.target.rpartition(".")[2], recipe.optimizer.arguments
     batches = trajectory.batches.starting_at(0)
     losses = []
     for step in range(steps):
         inputs, labels = next(batches)
         logits = model(inputs)
-        smoothing = config.training.label_smoothing
+        smoothing = recipe.label_smoothing
         targets = functional.one_hot(labels, data.classes) * (1 - smoothing) + smoothing / data.classes
         loss = -(targets * torch.log_softmax(logits, 1)).sum(1).mean()
         losses.append(loss.item())
         gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
         for name, mask in trajectory.masks.items():
             gradients[name] = gradients[name] * mask
-        if config.training.gradient_clip is not None:
+        if recipe.gradient_clip is not None:
             norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients.values()))
-            scale = min(1.0, config.training.gradient_clip / (norm + 1e-6))
+            scale = min(1.0, recipe.gradient_clip / (norm + 1e-6))
             gradients = {name: g * scale for name, g in gradients.items()}
         rate = trajectory.learning_rate(step)
         with torch.no_grad():

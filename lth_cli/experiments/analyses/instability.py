@@ -104,14 +104,14 @@ def _copy(trajectory: Trajectory, step: int, number: int, schedule: str) -> Traj
         number: of the copy, from 1.
         schedule: `resumed` at that step, or `restarted` and trained in full (the control of Frankle et al. 2020).
     """
-    seeds, config = trajectory.config.resolved_seeds, trajectory.config
+    seeds = trajectory.recipe.seeds
     # Shorter than derived seeds are: a config takes 53 bits.
     other = {
         kind: derive_seed(seeds[kind], "instability.copy", number) >> 10 for kind in ("order", "augment")
     }
     return dataclasses.replace(
         trajectory,
-        config=config.model_copy(update={"seeds": config.seeds.model_copy(update=other)}),
+        recipe=trajectory.recipe.with_seeds(**other),
         start=FromState(trajectory, step),
         **(
             {"first_step": step}

@@ -18,7 +18,6 @@ from lth_cli.data.batches import Batch, mixed_order
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.experiments.session import SessionObserver
 from lth_cli.experiments.workforce import workforce
-from lth_cli.models.build import build
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.files import digest
 from lth_cli.store.locks import Locked
@@ -102,8 +101,7 @@ class Work:
         """
         dense = recorded.plan.dense
         dense.execution.activate()
-        model = build(dense.config.model, dense.data.input_shape, dense.data.classes, init_seed=0)
-        return dense.execution.place(model).eval()
+        return dense.execution.place(dense.recipe.build(init_seed=0)).eval()
 
     def evaluate(self, model: nn.Module, recorded: Recorded, split: str) -> Metrics:
         """Loss and accuracy of a model on a split of a run's data. Raises Stopped."""

@@ -1,0 +1,200 @@
+"""A recipe: what decides a training beside where it starts, with which masks, and how far it goes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError
+from lth_cli.config.steps import Duration
+from lth_cli.data.batches import Batches, Data
+from lth_cli.models.build import build, draws_in_training
+from lth_cli.training import schedules
+from lth_cli.training.precision import Execution
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How the training examples become batches.
+
+    Attributes:
+        size: examples a step.
+        shuffle: a new order each epoch.
+        drop_last: leaves out an epoch's incomplete last batch.
+    """
+
+    size: int
+    shuffle: bool
+    drop_last: bool
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How the data were loaded, for a process that has to do it again.
+
+    Attributes:
+        dataset: section of the config.
+        place: where they lie and how they are read; changes no number.
+        split_seed: decides the splits.
+        evaluation_batch: examples of an evaluation batch.
+    """
+
+    dataset: schema.Dataset
+    place: schema.DataPlace
+    split_seed: int
+    evaluation_batch: int
+
+    @classmethod
+    def of(cls, config: schema.Config) -> Loading:
+        """What a config says of it."""
+        return cls(config.dataset, config.data, config.resolved_seeds["split"], config.evaluation.batch_size)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The plain parts of a training; below it nobody sees a config.
+
+    Attributes:
+        data: prepared, on the device.
+        loading: how they were.
+        execution: device, threads and number formats.
+        model: the architecture and its initialiser.
+        batching: of the examples.
+        label_smoothing: of the targets.
+        gradient_clip: largest norm of the gradients; None does not clip.
+        freeze: which tensors stay as they are.
+        optimizer: the class, its settings and the rate.
+        schedule: factors of the rate.
+        length: the horizon, over which schedules extend.
+        seeds: by what they are for; `seed` is that of the run.
+    """
+
+    data: Data
+    loading: Loading
+    execution: Execution
+    model: schema.Model
+    batching: Batching
+    label_smoothing: float
+    gradient_clip: float | None
+    freeze: tuple[str, ...]
+    optimizer: schema.Optimizer
+    schedule: schema.Schedule
+    length: Duration
+    seeds: Mapping[str, int]
+
+    @cached_property
+    def batches(self) -> Batches:
+        """The batch of every step. Raises ConfigError: `drop_last` leaves none."""
+        return self.data.batches(
+            batch_size=self.batching.size,
+            order_seed=self.seeds["order"],
+            augment_seed=self.seeds["augment"],
+            shuffle=self.batching.shuffle,
+            drop_last=self.batching.drop_last,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        return self.batches.steps_per_epoch
+
+    @cached_property
+    def horizon(self) -> int:
+        """The step at which a training ends."""
+        return self.length.steps(self.steps_per_epoch)
+
+    @cached_property
+    def _schedule(self) -> tuple[schedules.Factor, dict[str, Any]]:
+        return schedules.build(self.schedule, steps_per_epoch=self.steps_per_epoch, horizon=self.horizon)
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the update that leads from `step` to `step + 1`. Raises ConfigError: wrong settings."""
+        return self.optimizer.lr * self._schedule[0](step)
+
+    def build(self, init_seed: int) -> nn.Module:
+        """The model with fresh weights, on the CPU; the same bytes for the same seed. Raises ConfigError."""
+        return build(self.model, self.data.input_shape, self.data.classes, init_seed)
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step draws random numbers of the augment seed: augmentation, dropout."""
+        return self.data.augmented or draws_in_training(self.model, self.data.input_shape, self.data.classes)
+
+    def description(self, *, draws: bool) -> dict[str, Any]:
+        """Plain values that decide its numbers.
+
+        Args:
+            draws: whether a step draws random numbers of the augment seed; otherwise that counts for nothing.
+        """
+        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        own = {name: part.sources for name, part in parts.items() if part.sources}
+        still = {"freeze": sorted(set(self.freeze))} if self.freeze else {}
+        return {
+            "model": self.model.model_dump(mode="json", exclude={"prune_output"}),
+            "data": self.data.identity,
+            "batches": {
+                "batch_size": self.batching.size,
+                "drop_last": self.batching.drop_last,
+                "order_seed": self.seeds["order"] if self.batching.shuffle else None,
+                # Where nothing draws, the run's `seed`: what stood here before, unless a person gave this seed itself.
+                "augment_seed": self.seeds["augment" if draws else "seed"],
+            },
+            "objective": {
+                "label_smoothing": self.label_smoothing,
+                "gradient_clip": self.gradient_clip,
+                **still,
+            },
+            "optimizer": self.optimizer.model_dump(mode="json"),
+            "schedule": self._schedule[1],
+            "execution": self.execution.identity,
+            **({"sources": own} if own else {}),
+        }
+
+    def with_seeds(self, **seeds: int) -> Recipe:
+        """The same with other seeds."""
+        return dataclasses.replace(self, seeds={**self.seeds, **seeds})
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Every field for another process, which loads the data itself."""
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del parts["data"]
+        return parts
+
+
+def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
+    """What a config says of a training; the only place where keys become identity.
+
+    Raises:
+        ConfigError: when the schedule or the number of steps does not fit the data.
+    """
+    training = config.training
+    made = Recipe(
+        data=data,
+        loading=Loading.of(config),
+        execution=execution,
+        model=config.model,
+        batching=Batching(training.batch_size, training.shuffle, training.drop_last),
+        label_smoothing=training.label_smoothing,
+        gradient_clip=training.gradient_clip,
+        freeze=tuple(training.freeze),
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        length=training.length,
+        seeds={"seed": config.seed, **config.resolved_seeds},
+    )
+    if made.steps_per_epoch < 1:
+        raise ConfigError(
+            (
+                "training.batch_size",
+                f"{training.batch_size} leaves no batch of {data.sizes['train']} examples with drop_last",
+            )
+        )
+    made.learning_rate(0)
+    return made
