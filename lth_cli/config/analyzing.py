@@ -115,6 +115,10 @@ class Instability(Line):
     copies: Annotated[int, Field(ge=2, le=100)] = Field(
         2, description="Copies trained from each step; every two of them make a pair."
     )
+    schedule: Literal["resumed", "restarted"] = Field(
+        "resumed",
+        description="resumed: copies go on at step k of the schedule. restarted: they train the whole schedule.",
+    )
 
 
 class Rounds(Line):

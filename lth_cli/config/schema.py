@@ -187,11 +187,24 @@ class Initializer(Section):
     """How convolution, linear and batch-norm parameters start."""
 
     weights: Literal[
-        "default", "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform", "orthogonal"
-    ] = Field("default", description="Convolution and linear weights; `default` keeps the model's own.")
+        "default",
+        "kaiming_normal",
+        "kaiming_uniform",
+        "binary",
+        "xavier_normal",
+        "xavier_truncated",
+        "xavier_uniform",
+        "orthogonal",
+    ] = Field(
+        "default",
+        description="Convolution and linear weights; `default` keeps the model's own. binary: signs of kaiming_normal "
+        "times its standard deviation. xavier_truncated: xavier_normal without tails, as Frankle & Carbin's code.",
+    )
     biases: Literal["default", "zero"] = Field("default", description="Convolution and linear biases.")
-    batch_norm: Literal["default", "one", "uniform"] = Field(
-        "default", description="Batch-norm scale: as built (ones), ones, or uniform on [0, 1]."
+    batch_norm: Literal["default", "one", "oneone", "uniform", "positivenegative"] = Field(
+        "default",
+        description="Batch-norm scale: as built (ones), ones, uniform on [0, 1] or on [-1, 1]; the shift is 0, "
+        "with oneone 1.",
     )
 
 
@@ -254,6 +267,11 @@ class Pruning(Section):
     fraction: OpenFraction = Field(
         0.2, description="Share of the remaining weights pruned a round (geometric)."
     )
+    count: Literal["exact", "open_lth"] = Field(
+        "exact",
+        description="exact: ceil(fraction x remaining) go. open_lth: the fraction is also of layers left out, and all "
+        "up to the weight at that rank go (global, geometric).",
+    )
     # Null stands for none: a config group can only be emptied that way, since Hydra merges mappings.
     layer_fractions: Annotated[
         dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]],
@@ -271,6 +289,20 @@ class Pruning(Section):
     biases: bool = Field(False, description="Also prune the biases of prunable layers.")
     exclude: list[str] = Field(default_factory=list, description="Tensor-name patterns never pruned.")
     at: Steps | None = Field(None, description="Step whose weights are scored; null is the end of training.")
+
+    @model_validator(mode="after")
+    def _counts_of_open_lth(self) -> Pruning:
+        if self.count == "open_lth":
+            given = [
+                ("allocation=global", self.allocation == "global"),
+                ("schedule=geometric", self.schedule == "geometric"),
+                ("density=null", self.density is None),
+                ("biases=false", not self.biases),
+            ]
+            for needed, there in given:
+                if not there:
+                    raise ValueError(f"pruning.count=open_lth needs pruning.{needed}")
+        return self
 
 
 class Rewind(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fractions
 import re
 from typing import Annotated, Any
 
@@ -12,9 +13,12 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     WithJsonSchema,
+    model_serializer,
 )
 
+from lth_cli.config.sources import digests
 from lth_cli.config.steps import Duration, parse_rounds
 
 Steps = Annotated[
@@ -78,6 +82,11 @@ OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
 
 
+def exact(value: float) -> fractions.Fraction:
+    """The decimal a person wrote: 0.2 is 1/5, not the nearest double, so that ceil(0.2 x 5) is 1."""
+    return fractions.Fraction(str(value))
+
+
 class Section(BaseModel):
     """A part of the config: unknown keys, NaN, infinity and numbers in strings are refused."""
 
@@ -97,6 +106,22 @@ class Component(Section):
     model_config = ConfigDict(extra="allow")
 
     target: str = Field(alias="_target_", description="Import path of the function or class that builds it.")
+    version: Annotated[str, Field(min_length=1)] | int | None = Field(
+        None,
+        alias="_version_",
+        description="A version of your own code; stated, results depend on it in the place of the source.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_an_unstated_version(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plain configs and identities are what they were before there were versions."""
+        written: dict[str, Any] = write(self)
+        return {key: value for key, value in written.items() if key != "_version_" or value is not None}
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Digests of the modules of a person's own behind the target, by name; none where a version is stated."""
+        return {} if self.version is not None else digests(self.target)
 
     @property
     def arguments(self) -> dict[str, Any]:

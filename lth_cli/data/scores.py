@@ -19,6 +19,7 @@ from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.data.select import training_labels
 from lth_cli.data.source import Arrays, Files
 from lth_cli.store.analyses import StoredAnalysis
+from lth_cli.store.formats import NewerFormat
 from lth_cli.store.tensors import content_digest
 
 ANALYSIS = "examples"
@@ -74,6 +75,8 @@ def difficulty(config: schema.Dataset, loaded: Arrays | Files, split_seed: int) 
         rows = _rows(stored, subset.by, training_set_digest(loaded, config, split_seed))
     except ConfigError:
         raise
+    except NewerFormat as error:
+        raise _problem(str(error)) from error
     except LthError as error:
         raise _problem(f"{error}; ask lth analyze analysis={ANALYSIS} again") from error
     labels = loaded.train_labels if isinstance(loaded, Arrays) else loaded.train.labels

@@ -36,6 +36,9 @@ def train_task(config: schema.Config, run: Run | None = None) -> Task:
 def prune_task(config: schema.Config, run: Run | None = None) -> Task:
     """Find a ticket. A target density may end it before all of its trainings; `run` is the one that is gone on with."""
     controlled = [n for n in parse_rounds(config.controls.rounds, config.pruning.rounds) if n > 0]
+    for kind in config.controls.kinds:
+        if goes_on_by_itself(config.rewind, schema.CONTROLS[kind]):
+            check_own_rounds(f"the control {kind}", config.rewind, controlled, "controls.rounds")
     trainings = 1 + config.pruning.rounds + len(config.controls.kinds) * len(controlled)
     return Task("prune", with_teachers(make_plan(config), run), prune, trainings)
 
@@ -78,19 +81,21 @@ def prune(session: Session) -> None:
         return
     controlled = parse_rounds(config.controls.rounds, config.pruning.rounds)
     dense = FromState(plan.dense, plan.scored_at(plan.dense))
+    own = dict.fromkeys(config.controls.kinds, FromState(plan.dense, plan.dense.end))
     for ticket in tickets(session):
         for kind in config.controls.kinds if ticket.number in controlled else ():
             control = schema.CONTROLS[kind]
-            train_control(
+            trained = train_control(
                 session,
                 control,
                 ticket.number,
                 ticket.masks,
-                ticket.start,
+                own[kind] if goes_on_by_itself(config.rewind, control) else ticket.start,
                 dense,
                 branch=kind,
                 networks=ticket.networks,
             )
+            own[kind] = FromState(trained, trained.end)
 
 
 def tickets(session: Session) -> Iterator[Ticket]:
@@ -112,6 +117,7 @@ def tickets(session: Session) -> Iterator[Ticket]:
             round_number=number,
             output=plan.output,
             seed=config.resolved_seeds["mask"],
+            left_out=plan.left_out,
         )
         del scored
         before = FromState(trajectory, trajectory.end)
@@ -137,6 +143,33 @@ def rewound(plan: Plan, dense: FromState, before: FromState) -> FromState:
     return dense if plan.config.rewind.technique == "weights" else before
 
 
+def goes_on_by_itself(rewind: schema.Rewind, control: schema.Control) -> bool:
+    """Whether a control's rounds start from the end of its own round before, and its masks are nested.
+
+    Learning-rate rewinding and fine-tuning go on from trained weights. The ticket's are zero wherever its masks prune,
+    which is most of what another mask keeps. So a control with masks of its own has rounds of its own too, as the
+    random pruning of Renda et al. 2020 (arXiv:2003.02389) has in their code.
+    """
+    return rewind.technique != "weights" and control.mask != "ticket" and control.start != "reinit"
+
+
+def check_own_rounds(what: str, rewind: schema.Rewind, numbers: list[int], key: str) -> None:
+    """Refuse rounds of a control that goes on by itself where one before them is not asked for.
+
+    Raises:
+        ConfigError: at `key`.
+    """
+    numbers = [number for number in numbers if number > 0]
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise ConfigError(
+            (
+                key,
+                f"{what} goes on from its own round before with rewind.technique={rewind.technique}; "
+                f"ask for its rounds from the first, {key}=1-{max(numbers)}",
+            )
+        )
+
+
 def train_control(
     session: Session,
     control: schema.Control,
@@ -148,7 +181,7 @@ def train_control(
     branch: str | None = None,
     nested: bool = True,
     networks: Mapping[str, Teacher] | None = None,
-) -> None:
+) -> Trajectory:
     """Train a round with the masks and start that a control chooses; `schema.Control()` is the ticket itself.
 
     Args:
@@ -156,20 +189,24 @@ def train_control(
         control: the choices.
         number: of the round.
         masks: those of the ticket, in the order of the model's parameters.
-        start: where the weights of the ticket come from.
+        start: where the rewound weights come from: those of the ticket, or the control's own round before.
         dense: the trained dense state, for inverted scores.
         branch: kind of control beside the run's own rounds; None trains the round itself.
         nested: whether the masks of the ticket are nested.
         networks: what the teachers `dense` and `previous` stand for.
+
+    Returns:
+        Its training.
     """
     plan = session.plan
+    by_itself = goes_on_by_itself(plan.config.rewind, control)
     seeds = plan.config.resolved_seeds
     chosen = control_masks(
         control.mask,
         masks,
         lambda: session.engine.state(dense.parent, dense.step).weights,
         seed=seeds["mask"],
-        round_number=number,
+        round_number=1 if by_itself else number,  # one draw for all rounds is nested from round to round
     )
     # One draw for both, so that they differ in nothing but the signs.
     drawn = derive_seed(seeds["init"], "control.reinit", number)
@@ -179,4 +216,6 @@ def train_control(
         "keep_signs": KeptSigns(start, drawn),
     }
     trajectory = plan.retraining(chosen, starts[control.start], networks)
-    session.train_round(number, trajectory, chosen, branch, nested=nested and control.mask == "ticket")
+    nested = nested and (control.mask == "ticket" or by_itself)
+    session.train_round(number, trajectory, chosen, branch, nested=nested)
+    return trajectory

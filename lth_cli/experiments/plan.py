@@ -11,10 +11,12 @@ from typing import Any
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.steps import Duration
+from lth_cli.config.values import exact
 from lth_cli.data.batches import Data
 from lth_cli.data.prepare import prepare
 from lth_cli.data.source import open_place
 from lth_cli.experiments import torchrun
+from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.experiments.workforce import check_processes
 from lth_cli.models.build import build, output_layer, prunable
 from lth_cli.pruning.mask import Masks
@@ -52,24 +54,28 @@ class Plan:
         dense: the dense trajectory.
         shapes: shape of every parameter of the model by name, in order of definition.
         prunable: names of the tensors that pruning may touch.
+        left_out: number of weights of convolution and linear layers that pruning may not touch.
         output: module name of the output layer.
         rewind_to: step of the dense training that rounds rewind to.
         keep: further steps of the dense training whose states a run keeps.
         first_step: step counter at the start of a retraining.
         end: step counter at the end of a retraining.
         teachers: those that are the same for all rounds; None until `teachers.with_teachers` has found them.
+        warnings: what a person should know before the work begins.
     """
 
     config: schema.Config
     dense: Trajectory
     shapes: dict[str, tuple[int, ...]]
     prunable: list[str]
+    left_out: int
     output: str
     rewind_to: int
     keep: tuple[int, ...]
     first_step: int
     end: int
     teachers: tuple[NamedTeacher, ...] | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def prunable_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -133,7 +139,7 @@ class Plan:
         if not teachers:
             return trajectory
         first, steps = trajectory.first_step, trajectory.end - trajectory.first_step
-        begins, ends = (first + math.ceil(share * steps) for share in (section.start, section.end))
+        begins, ends = (first + math.ceil(exact(share) * steps) for share in (section.start, section.end))
         if begins >= ends:
             raise ConfigError(
                 (
@@ -181,13 +187,13 @@ def make_plan(config: schema.Config) -> Plan:
     if config.pretrain.length and config.pretrain.optimizer is not None:
         optimizers.build(config.pretrain.optimizer, model)
     output = output_layer(model)
-    names = select_prunable(
-        config.pruning, prunable(model, biases=config.pruning.biases), output, config.model.prune_output
-    )
+    all_names = prunable(model, biases=config.pruning.biases)
+    names = select_prunable(config.pruning, all_names, output, config.model.prune_output)
     locate_score(config.pruning.score)
     for name in names:
         fraction_of(config.pruning, name, output)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    left_out = sum(math.prod(shapes[name]) for name in all_names if name not in names)
     rewind_to, first_step, end = _retraining_steps(config, trajectory)
     if config.pruning.at is not None:
         if config.rewind.technique == "fine_tune":
@@ -196,7 +202,19 @@ def make_plan(config: schema.Config) -> Plan:
     keep = [
         _step("checkpoint.keep", step, trajectory, 0, trajectory.horizon) for step in config.checkpoint.keep
     ]
-    return Plan(config, trajectory, shapes, names, output, rewind_to, tuple(keep), first_step, end)
+    return Plan(
+        config,
+        trajectory,
+        shapes,
+        names,
+        left_out,
+        output,
+        rewind_to,
+        tuple(keep),
+        first_step,
+        end,
+        warnings=schedule_warnings(trajectory),
+    )
 
 
 def _retraining_steps(config: schema.Config, dense: Trajectory) -> tuple[int, int, int]:

@@ -16,11 +16,21 @@ from lth_cli.experiments.plan import Plan, make_plan
 from lth_cli.experiments.session import stored_config
 from lth_cli.experiments.trust import TRUST, check_trust
 from lth_cli.pruning.mask import Masks
+from lth_cli.store.own_code import check_own_code
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, find_run
 from lth_cli.store.states import State
 from lth_cli.training.engine import Engine
-from lth_cli.training.trajectory import Distilled, FromState, Initial, KeptSigns, Known, Start, Trajectory
+from lth_cli.training.trajectory import (
+    NOT_HERE,
+    Distilled,
+    FromState,
+    Initial,
+    KeptSigns,
+    Known,
+    Start,
+    Trajectory,
+)
 
 
 class Here(Protocol):
@@ -104,8 +114,8 @@ class Recorded:
         kept = self.round.checkpoints()
         if isinstance(self.trajectory, Known) and step not in kept:
             raise RequestError(
-                f"{self.label}@{step}it is not stored, and its training cannot be repeated bit for bit here "
-                f"(another device, data set or release of lth); stored: {', '.join(map(str, kept)) or 'none'}"
+                f"{self.label}@{step}it is not stored, and its training {NOT_HERE}; "
+                f"stored: {', '.join(map(str, kept)) or 'none'}"
             )
 
     def state(self, step: int, engine: Engine) -> State:
@@ -159,7 +169,7 @@ def open_round(run: Run, number: int, place: Here, *, branch: str | None = None)
     """A finished round of a run whose config is trusted.
 
     Raises:
-        RequestError: there is no such round, or its config is none of this release.
+        RequestError: there is no such round, its config is none of this release, or own code has changed since.
     """
     round_ = run.round(number, branch)
     if not round_.finished:
@@ -168,6 +178,7 @@ def open_round(run: Run, number: int, place: Here, *, branch: str | None = None)
         raise RequestError(
             f"{run.name} has no finished round {number}{what}; it has {', '.join(there) or 'none'}"
         )
+    check_own_code(run, "Its weights belong to the former code: put that back (run.json has it)")
     plan = _plan(run, place)
     masks = plan.ordered(round_.masks())
     return Recorded(run, round_, branch, plan, _trajectory(plan, round_, masks), masks)

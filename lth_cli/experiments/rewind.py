@@ -12,18 +12,26 @@ from lth_cli.config.compose import validate
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.steps import parse_rounds
 from lth_cli.config.values import MOST_ROUNDS
-from lth_cli.experiments.imp import rewound, train_control, train_dense
+from lth_cli.experiments.imp import (
+    check_own_rounds,
+    goes_on_by_itself,
+    rewound,
+    train_control,
+    train_dense,
+)
 from lth_cli.experiments.kept_scores import with_kept_scores
 from lth_cli.experiments.plan import Plan, make_plan
 from lth_cli.experiments.recorded import noted_teachers
 from lth_cli.experiments.session import Session, Task, stored_config
 from lth_cli.experiments.teachers import fitted, keep_teachers, with_teachers
-from lth_cli.pruning.mask import Masks
+from lth_cli.pruning.mask import Masks, is_nested
 from lth_cli.store.files import Damaged
+from lth_cli.store.formats import NewerFormat
+from lth_cli.store.own_code import check_own_code
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run
 from lth_cli.store.states import read_header
-from lth_cli.training.trajectory import FromState, Known, Teacher, Trajectory
+from lth_cli.training.trajectory import NOT_HERE, FromState, Known, Teacher, Trajectory
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,10 @@ def rewind_task(config: schema.Config, run: Run, own: Run | None = None) -> Task
     """
     plan = with_teachers(make_plan(config), own, run)
     numbers = _rounds(run, config.rounds)
+    if goes_on_by_itself(config.rewind, config.control):
+        check_own_rounds(f"control.mask={config.control.mask}", config.rewind, numbers, "rounds")
     source = _open_source(run, plan, numbers)
+    _check_nested(source, plan)
     networks = {number: _networks(source, plan, number) for number in numbers if number > 0}
     starts = {number: _start(source, plan, number) for number in numbers if number > 0}
     _check_fit(source, plan)
@@ -112,6 +123,10 @@ def _rounds(run: Run, text: str) -> list[int]:
 
 
 def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
+    check_own_code(
+        run,
+        "Its weights and masks belong to the former code: put that back, or name the new by another import path",
+    )
     note = run.info.get("source", {})
     stored = with_kept_scores(validate(note.get("config") or run.config), run)
     # Places are this person's; where to rewind to is what is asked now.
@@ -165,9 +180,29 @@ def _check_fit(source: Source, plan: Plan) -> None:
                 )
 
 
+def _check_nested(source: Source, plan: Plan) -> None:
+    """Going on from trained weights needs nested masks: what the round before prunes is zero at its end.
+
+    Raises:
+        RequestError: a mask keeps what the one of the source's round before prunes.
+    """
+    if plan.config.rewind.technique == "weights" or plan.config.control.start == "reinit":
+        return
+    for number, masks in source.masks.items():
+        before = source.run.round(number - 1)
+        if number > 1 and before.finished and not is_nested(masks, plan.ordered(before.masks())):
+            raise RequestError(
+                f"the masks of {source.run.name} are drawn anew each round: round {number} keeps weights that round "
+                f"{number - 1} prunes, and rewind.technique={plan.config.rewind.technique} goes on from its end, where "
+                "they are zero; use rewind=weights, or control.start=reinit"
+            )
+
+
 def _start(source: Source, plan: Plan, number: int) -> FromState:
-    """Where the weights of a round come from."""
+    """Where the rewound weights of a round come from; of a control that goes on by itself, those of its first round."""
     dense = FromState(source.dense, source.plan.rewind_to)
+    if goes_on_by_itself(plan.config.rewind, plan.config.control):
+        return FromState(source.dense, source.plan.dense.end)
     if plan.config.rewind.technique == "weights":
         return dense
     wish = f"rewind.technique={plan.config.rewind.technique} starts round {number} from"
@@ -200,11 +235,12 @@ def _networks(source: Source, plan: Plan, number: int) -> dict[str, Teacher]:
 def _dense_steps(source: Source, plan: Plan) -> list[int]:
     """Steps of the source's dense training whose states the retraining needs."""
     control = plan.config.control
+    by_itself = goes_on_by_itself(plan.config.rewind, control)
     weights = plan.config.rewind.technique == "weights" and control.start != "reinit"
     return [
         *([source.plan.rewind_to] if weights else []),
         *([source.scored_at] if control.mask == "inverted" else []),
-        *([source.plan.dense.end] if "dense" in plan.config.distillation.teachers else []),
+        *([source.plan.dense.end] if by_itself or "dense" in plan.config.distillation.teachers else []),
     ]
 
 
@@ -215,8 +251,8 @@ def _check_dense(source: Source, plan: Plan, pruned: bool) -> None:
         for step in _dense_steps(source, plan):
             if step not in kept:
                 raise RequestError(
-                    f"the dense training of {source.run.name} cannot be repeated bit for bit here (another device, "
-                    f"data set or release of lth), and step {step} of it is not among the states the run keeps: "
+                    f"the dense training of {source.run.name} {NOT_HERE}, "
+                    f"and step {step} of it is not among the states the run keeps: "
                     f"{', '.join(map(str, sorted(kept))) or 'none'}"
                 )
 
@@ -247,20 +283,23 @@ def _retrain(
     if steps and isinstance(source.dense, Trajectory):
         keep = source.plan.keep if source.plan.rewind_to in steps else ()
         session.train_origin(source.dense, *steps, *keep)
+    own: FromState | None = None
     for number in numbers:
         if number == 0:
             train_dense(session)
         else:
-            train_control(
+            trained = train_control(
                 session,
                 plan.config.control,
                 number,
                 source.masks[number],
-                starts[number],
+                own or starts[number],
                 FromState(source.dense, source.scored_at),
                 networks=networks[number],
                 nested=bool(source.run.round(number).summary.get("nested", True)),
             )
+            if goes_on_by_itself(plan.config.rewind, plan.config.control):
+                own = FromState(trained, trained.end)
 
 
 def _adopt(session: Session, source: Source, needed: list[FromState]) -> None:
@@ -278,5 +317,7 @@ def _adopt(session: Session, source: Source, needed: list[FromState]) -> None:
             session.engine.store.adopt(identity, path, round_.summary["description"])
         except (Damaged, ValueError) as error:
             session.observer.message(f"not used: {error}")
+        except NewerFormat:
+            raise
         except LthError as error:
             session.observer.message(f"{error}; the steps before it are trained again")

@@ -23,6 +23,7 @@ from lth_cli.experiments.workforce import workforce
 from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks
 from lth_cli.store.files import Damaged, WriteFailed
+from lth_cli.store.own_code import check_own_code, own_code
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, now
 from lth_cli.store.trajectories import TrajectoryStore
@@ -253,6 +254,16 @@ def find_existing(config: Config, kind: str, name: str, source: str | None = Non
         raise RequestError(
             f"name: the run {name!r} exists and is another experiment: {shown}. Give another name="
         )
+    if "own_code" not in run.info and own_code(config):
+        raise RequestError(
+            f"name: the run {name!r} is of a release that kept no source of your own code, so that nobody can tell "
+            "whether it is the same now. Give another name="
+        )
+    check_own_code(
+        run,
+        "Give another name= to train with the present code, or put the former back "
+        "(run.json has it); a _version_ of your own beside _target_ says which changes count",
+    )
     return run
 
 
@@ -282,12 +293,16 @@ def open_session(
 
     Raises:
         RequestError: when another process works on the run, or the folder cannot be written.
+        NewerFormat: when a newer release went on with the run.
     """
     config = task.plan.config.model_copy(update={"name": name})
     # Found by `teachers.with_teachers`; without it they would be left out in silence.
     assert task.plan.teachers is not None or not config.distillation.teachers
     source = None if task.source is None else str(task.source["id"])
-    run = find_existing(config, task.kind, name, source) or _create(config, task, name)
+    existing = find_existing(config, task.kind, name, source)
+    if existing is not None:
+        existing.refuse_newer()
+    run = existing or _create(config, task, name)
     with run.lock().acquire(), workforce() as make_trainer:
         run.clear_leftovers()
         keep_scores(config, run)
@@ -296,6 +311,8 @@ def open_session(
         short = shortage(task.plan, max(0, task.trainings - done), run.path)
         if short is not None:
             observer.message(short)
+        for warning in task.plan.warnings:
+            observer.message(warning)
         engine = Engine(
             TrajectoryStore(Path(config.runs_dir) / ".store", warn=observer.message),
             run.info["id"],
@@ -370,6 +387,7 @@ def _create(config: Config, task: Task, name: str) -> Run:
             "finished": None,
             "seeds": config.resolved_seeds,
             "git_commit": git_commit(),
+            **({"own_code": code} if (code := own_code(config)) else {}),
             "error": None,
             **describe_machine(config),
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,6 +111,17 @@ def has_randomness(model: nn.Module) -> bool:
         or any(probability > 0 for probability in _drop_probabilities(module))
         for module in model.modules()
     )
+
+
+def draws_in_training(config: schema.Model, input_shape: tuple[int, ...], classes: int) -> bool:
+    """Whether a configured model `has_randomness`. Raises as `build`."""
+    return _draws_in_training(config.model_dump_json(), input_shape, classes)
+
+
+@functools.lru_cache(maxsize=64)  # asked for every trajectory, and a model is slow to build
+def _draws_in_training(config: str, input_shape: tuple[int, ...], classes: int) -> bool:
+    model = schema.Model.model_validate_json(config)
+    return has_randomness(build(model, input_shape, classes, init_seed=0))
 
 
 def _drop_probabilities(module: nn.Module) -> Iterator[float]:

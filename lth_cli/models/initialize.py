@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -11,10 +12,24 @@ from lth_cli.config import schema
 from lth_cli.config.seeds import derive_seed
 from lth_cli.models.layers import weights_and_biases
 
+
+def _binary(weight: Tensor, *, generator: Generator) -> Tensor:
+    nn.init.kaiming_normal_(weight, generator=generator)
+    return weight.copy_(weight.sign() * weight.std())
+
+
+def _xavier_truncated(weight: Tensor, *, generator: Generator) -> Tensor:
+    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(weight)
+    std = math.sqrt(1.3 * 2.0 / (fan_in + fan_out))
+    return nn.init.trunc_normal_(weight, std=std, a=-2.0 * std, b=2.0 * std, generator=generator)
+
+
 _WEIGHTS: dict[str, Callable[..., Tensor]] = {
     "kaiming_normal": nn.init.kaiming_normal_,
     "kaiming_uniform": nn.init.kaiming_uniform_,
+    "binary": _binary,
     "xavier_normal": nn.init.xavier_normal_,
+    "xavier_truncated": _xavier_truncated,
     "xavier_uniform": nn.init.xavier_uniform_,
     "orthogonal": nn.init.orthogonal_,
 }
@@ -28,11 +43,14 @@ def initialize(model: nn.Module, settings: schema.Initializer, init_seed: int) -
 
     - `kaiming_*`: variance 2 / fan_in (He et al. 2015, arXiv 1502.01852, equation 10), as torch.nn.init and
       open_lth;
-    - `xavier_*`: variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010, equation 16). Frankle & Carbin's
-      TensorFlow code draws the normal one truncated at two standard deviations; here it is not truncated;
+    - `binary`: the signs of `kaiming_normal` times the standard deviation of what was drawn for the tensor (open_lth);
+    - `xavier_*`: variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010, equation 16);
+    - `xavier_truncated`: the same from a normal distribution cut off at two of its standard deviations, whose variance
+      before the cut is 1.3 times as large, as tf.contrib.layers.xavier_initializer in Frankle & Carbin's code;
     - `orthogonal`: a (semi-)orthogonal matrix of gain 1 (Saxe et al. 2014, arXiv 1312.6120), kernels
       flattened;
-    - batch norm `one` or `uniform`: scale 1 or uniform on [0, 1] (open_lth), shift 0 in both.
+    - batch norm `one`, `uniform` or `positivenegative`: scale 1, uniform on [0, 1] or on [-1, 1], shift 0; `oneone`:
+      scale and shift 1 (all of open_lth).
 
     What is set to `default`, and any other parameter, is left as it is.
 
@@ -60,11 +78,11 @@ def initialize(model: nn.Module, settings: schema.Initializer, init_seed: int) -
 def _initialize_batch_norm(module: nn.modules.batchnorm._BatchNorm, how: str, generator: Generator) -> None:
     if how == "default":
         return
-    if how == "uniform":
-        module.weight.uniform_(0.0, 1.0, generator=generator)
+    if how in ("uniform", "positivenegative"):
+        module.weight.uniform_(0.0 if how == "uniform" else -1.0, 1.0, generator=generator)
     else:
         module.weight.fill_(1.0)
-    module.bias.zero_()
+    module.bias.fill_(1.0 if how == "oneone" else 0.0)
 
 
 def keep_signs(fresh: Mapping[str, Tensor], rewound: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 Exactly as many weights go as asked. Among equal scores the lower position goes first: layers in the order of
 the masks, then the flat index within the layer. Already pruned weights are neither counted nor looked at.
-This differs from open_lth, where one weight more than asked goes, and every one tied with it.
+`prune_through` is the exception: open_lth's threshold, which takes one weight more, and every one tied with it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,25 @@ def prune_global(scores: Tensors, masks: Masks, count: int) -> Masks:
         name: mask.masked_scatter(mask, piece)
         for (name, mask), piece in zip(masks.items(), torch.split(stays, sizes), strict=True)
     }
+
+
+def prune_through(scores: Tensors, masks: Masks, rank: int) -> Masks:
+    """Prune every remaining weight that scores no higher than the one at `rank`, the lowest being at 0.
+
+    Without ties `rank` + 1 weights go; of equal scores all go. As in open_lth, which keeps what exceeds that score.
+    Where fewer than `rank` + 1 remain, all go.
+
+    Raises:
+        LthError: as `prune_global`.
+        ValueError: when `rank` is negative.
+    """
+    if rank < 0:
+        raise ValueError(f"no weight has rank {rank}")
+    remaining = [_remaining_scores(name, scores, mask).cpu() for name, mask in masks.items()]
+    if rank >= sum(kept.numel() for kept in remaining):
+        return {name: torch.zeros_like(mask) for name, mask in masks.items()}
+    threshold = torch.cat(remaining).kthvalue(rank + 1).values
+    return {name: mask & (scores[name] > threshold.to(mask.device)) for name, mask in masks.items()}
 
 
 def prune_layerwise(scores: Tensors, masks: Masks, counts: Mapping[str, int]) -> Masks:

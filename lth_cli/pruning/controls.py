@@ -12,14 +12,16 @@ from lth_cli.pruning.mask import Masks, Tensors, layer_counts, ones, random_glob
 def control_masks(
     kind: str, masks: Masks, weights: Callable[[], Tensors], *, seed: int, round_number: int
 ) -> Masks:
-    """The masks that a control trains in the place of a ticket's; random ones are drawn anew each round.
+    """The masks that a control trains in the place of a ticket's; random ones are drawn anew for each number.
+
+    Those of one number are nested for nested tickets.
 
     Args:
         kind: `ticket`, `random`, `random_global` or `inverted`, as `control.mask`.
         masks: those of the ticket.
         weights: gives the trained dense weights, asked only where they are needed.
         seed: seed of masks.
-        round_number: the round of the ticket.
+        round_number: decides the draw: the round of the ticket, or one for all of its rounds.
     """
     if kind == "random":
         return shuffle_layerwise(masks, derive_seed(seed, "control.random", round_number))

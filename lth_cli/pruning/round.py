@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lth_cli.config import schema
 from lth_cli.config.seeds import derive_seed
-from lth_cli.pruning.allocate import prune_global
+from lth_cli.config.values import exact
+from lth_cli.pruning.allocate import prune_global, prune_through
 from lth_cli.pruning.mask import Masks, apply, total
 from lth_cli.pruning.mask import count as count_remaining
 from lth_cli.pruning.scores import locate_score
@@ -25,6 +26,7 @@ def next_masks(
     round_number: int,
     output: str,
     seed: int,
+    left_out: int = 0,
 ) -> Masks:
     """The masks of round `round_number`, nested in those of the round before.
 
@@ -34,6 +36,9 @@ def next_masks(
     `rounds: 99`. With layerwise allocation this holds for each layer. A round that would pass
     `config.density` stops exactly at ceil(density x total), each layer losing in proportion.
 
+    With `count: open_lth`, the counts of that program: n = ceil(fraction x (remaining + `left_out`)) in doubles, and
+    every weight goes that scores no higher than the one with n others below it: n + 1 without ties.
+
     Args:
         config: score, allocation and schedule.
         weights: trained weights by name; those without a mask are not looked at.
@@ -41,6 +46,8 @@ def next_masks(
         round_number: the round being made, 1 ... `config.rounds`.
         output: module name of the output layer, for the key `output` of `layer_fractions`.
         seed: seed of masks; each round derives its own from it.
+        left_out: number of weights of convolution and linear layers that have no mask; with `count: open_lth` the
+            fraction is of them too.
 
     Raises:
         ConfigError: when `config.score` names no score.
@@ -53,6 +60,9 @@ def next_masks(
     scores = locate_score(config.score)(
         remaining_weights, masks, seed=derive_seed(seed, "pruning_round", round_number)
     )
+    if config.count == "open_lth":
+        rank = math.ceil(config.fraction * (count_remaining(masks) + left_out))
+        return prune_through(scores, masks, rank)
     most = max(count_remaining(masks) - _fewest(config, masks), 0)
     if config.allocation == "global":
         wanted = _to_prune(config, total(masks), count_remaining(masks), config.fraction, round_number)
@@ -96,13 +106,13 @@ def finished(config: schema.Pruning, masks: Masks, round_number: int) -> bool:
 def _to_prune(config: schema.Pruning, size: int, remaining: int, fraction: float, round_number: int) -> int:
     """How many of `remaining` weights out of `size` go this round, before the target density is looked at."""
     if config.schedule == "geometric":
-        return math.ceil(_exact(fraction) * remaining)
+        return math.ceil(exact(fraction) * remaining)
     return max(remaining - round(size * (1 - Fraction(round_number, config.rounds))), 0)
 
 
 def _fewest(config: schema.Pruning, masks: Masks) -> int:
     """The number of weights pruning never goes below."""
-    return 0 if config.density is None else math.ceil(_exact(config.density) * total(masks))
+    return 0 if config.density is None else math.ceil(exact(config.density) * total(masks))
 
 
 def _shrink(counts: dict[_Layer, int], most: int) -> dict[_Layer, int]:
@@ -115,8 +125,3 @@ def _shrink(counts: dict[_Layer, int], most: int) -> dict[_Layer, int]:
     for layer in by_remainder[: most - sum(shrunk.values())]:
         shrunk[layer] += 1
     return shrunk
-
-
-def _exact(fraction: float) -> Fraction:
-    """The decimal a person wrote: 0.2 is 1/5, not the nearest double, so that ceil(0.2 x 5) is 1."""
-    return Fraction(str(fraction))

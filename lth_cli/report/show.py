@@ -13,6 +13,8 @@ from lth_cli.report.figures import accuracy_figure
 from lth_cli.report.series import group_runs, labels
 from lth_cli.report.tables import rounds_table
 from lth_cli.store.analyses import StoredAnalysis
+from lth_cli.store.formats import NewerFormat
+from lth_cli.store.own_code import changes
 from lth_cli.store.runs import Run
 
 
@@ -65,6 +67,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "state": run.effective_state,
         "info": {key: value for key, value in run.info.items() if key != "files"},
         "config": run.config,
+        "own_code_changes": changes(run),
         "results": run.results(),
         "controls": {branch: run.results(branch) for branch in run.branches()},
         "origins": [_origin(origin.summary) for origin in run.origins() if origin.finished],
@@ -78,6 +81,8 @@ def _found(stored: StoredAnalysis) -> dict[str, Any]:
     """Of an answer, what it says in few words."""
     try:
         result = stored.result
+    except NewerFormat as error:
+        return {"analysis": stored.path.name, "summary": {}, "headline": [str(error)]}
     except LthError as error:
         return {"analysis": stored.path.name, "summary": {}, "headline": [f"damaged: {error}"]}
     return {key: result[key] for key in ("analysis", "summary", "headline")}
@@ -105,6 +110,7 @@ def print_run(run: Run) -> None:
         "training": f"{config['training']['length']}, batch {config['training']['batch_size']}, "
         f"{config['optimizer']['_target_']} lr {config['optimizer']['lr']}",
         **({"taught by": taught} if (taught := ", ".join(_teachers(run))) else {}),
+        **({"own code": told} if (told := _own_code(run)) else {}),
         "rewind to": config["rewind"]["to"],
         "machine": f"{info['hardware']['processor']}, {info['hardware']['device']}, "
         f"{info['hardware']['threads']} threads, torch {info['versions']['torch']}",
@@ -119,6 +125,14 @@ def print_run(run: Run) -> None:
     for stored in StoredAnalysis.all_of(run):
         lines = [f"analysis {stored.path.name}: {_found(stored)['headline'][0]}", f"  {stored.path}"]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _own_code(run: Run) -> str:
+    """Modules of a person's own, and what has changed of them since."""
+    modules = {name for noted in run.info.get("own_code", {}).values() for name in noted["modules"]}
+    changed = changes(run)
+    told = f"; changed since: {'; '.join(changed)}" if changed else ", unchanged"
+    return ", ".join(sorted(modules)) + told if modules else ""
 
 
 def _teachers(run: Run) -> list[str]:

@@ -23,7 +23,6 @@ from lth_cli.store.files import (
     link_or_copy,
     make_folder,
     read_bytes,
-    read_json,
     read_sealed,
     remove_leftovers,
     sha256_file,
@@ -32,14 +31,17 @@ from lth_cli.store.files import (
     write_text,
     writing,
 )
+from lth_cli.store.formats import NewerFormat
 from lth_cli.store.lines import append_lines, read_sealed_lines, seal
 from lth_cli.store.locks import Lock
-from lth_cli.store.runs import ANALYSES, USES, Run, now
+from lth_cli.store.runs import ANALYSES, USES, Run, now, read_uses
 
 Value = int | float | str | bool | None
 Row = dict[str, Value]
 """A row of a table: numbers, words, yes or no; None is an empty field."""
 
+FORMAT = 1
+"""Of the result."""
 _FOLDER = re.compile(r"[a-z][a-z0-9_]{0,40}-[0-9a-f]{8}")
 _RESULT, _PROGRESS = "result.json", "progress.jsonl"
 _TABLE_LIMIT = 2**30
@@ -81,7 +83,7 @@ class StoredAnalysis:
         Raises:
             Damaged, ReadFailed.
         """
-        return read_sealed(self.path / _RESULT)
+        return read_sealed(self.path / _RESULT, FORMAT)
 
     def lock(self) -> Lock:
         """The lock of whoever works on the answer, not acquired yet."""
@@ -95,7 +97,7 @@ class StoredAnalysis:
         """Identities of the trajectories that the unfinished work relies on."""
         path = self.path / USES
         try:
-            return [str(identity) for identity in read_json(path)] if path.exists() else []
+            return read_uses(path) if path.exists() else []
         except Damaged:
             return []
 
@@ -186,9 +188,15 @@ class StoredAnalysis:
                 (self.path / left).unlink(missing_ok=True)
 
     def faults(self) -> list[tuple[Path, str]]:
-        """Files of a finished answer that are not what was written, and how that shows."""
+        """Files of a finished answer that are not what was written, and how that shows.
+
+        Raises:
+            NewerFormat: a newer release wrote the answer.
+        """
         try:
             result = self.result
+        except NewerFormat:
+            raise
         except LthError as error:
             return [(self.path / _RESULT, error.reason if isinstance(error, Damaged) else str(error))]
         found = []

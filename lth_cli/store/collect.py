@@ -9,18 +9,17 @@ finds it, or waits for our lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lth_cli.config.errors import LthError
 from lth_cli.store.analyses import StoredAnalysis
-from lth_cli.store.files import read_json, remove_tree, temporary, writing
+from lth_cli.store.files import remove_tree, temporary, writing
+from lth_cli.store.formats import NewerFormat
 from lth_cli.store.holder import Life
 from lth_cli.store.locks import Lock, Locked
-from lth_cli.store.rounds import Round
-from lth_cli.store.runs import ANALYSES, USES, Run
+from lth_cli.store.runs import ANALYSES, USES, Run, read_uses
 from lth_cli.store.states import read_header, stored_steps
 from lth_cli.store.trajectories import TrajectoryStore
 
@@ -54,6 +53,7 @@ def find_garbage(runs_dir: Path) -> list[Garbage]:
 
     Raises:
         Damaged, ReadFailed: the notes of an unfinished run cannot be read, so what it needs is not known.
+        NewerFormat: as is what runs of a newer release need; of its files nothing is deleted.
     """
     store = TrajectoryStore(runs_dir / ".store")
     used, kept = _used(runs_dir), _kept(runs_dir)
@@ -107,16 +107,18 @@ def _used(runs_dir: Path) -> set[str]:
     used: set[str] = set()
     for path in runs_dir.glob(f"*/{USES}"):
         if not _is_finished(path.parent) and path.exists():
-            used |= {str(identity) for identity in read_json(path)}
+            used |= set(read_uses(path))
     for path in runs_dir.glob(f"*/{ANALYSES}/*/{USES}"):
         if not StoredAnalysis(path.parent).finished and path.exists():
-            used |= {str(identity) for identity in read_json(path)}
+            used |= set(read_uses(path))
     return used
 
 
 def _is_finished(folder: Path) -> bool:
     try:
         return bool(Run.open(folder).info["state"] == "finished")
+    except NewerFormat:
+        raise
     except LthError:  # what it needs is in its notes all the same
         return False
 
@@ -126,21 +128,17 @@ def _kept(runs_dir: Path) -> set[tuple[str, int]]:
     kept: set[tuple[str, int]] = set()
     for folder in runs_dir.iterdir() if runs_dir.is_dir() else ():
         if not folder.name.startswith(".") and folder.is_dir():
-            for round_ in _rounds(Run(folder)):
+            _is_finished(folder)  # where a run of a newer release keeps its states is not known
+            for round_ in Run(folder).every_round():
                 for path in round_.checkpoints().values():
                     try:
                         header = read_header(path)
+                    except NewerFormat:
+                        raise
                     except LthError:
                         continue
                     kept.add((header.trajectory, header.step))
     return kept
-
-
-def _rounds(run: Run) -> Iterator[Round]:
-    yield from run.origins()
-    yield from run.teachers()
-    for branch in (None, *run.branches()):
-        yield from run.rounds(branch)
 
 
 def _is_locked(store: TrajectoryStore, identity: str) -> bool:
@@ -149,6 +147,7 @@ def _is_locked(store: TrajectoryStore, identity: str) -> bool:
 
 
 def _garbage(store: TrajectoryStore, identity: str, kept: set[tuple[str, int]]) -> Garbage | None:
+    store.refuse_newer(identity)
     folder = store.folder(identity)
     states = stored_steps(folder)
     free = {step: path for step, path in states.items() if (identity, step) not in kept and _links(path) == 1}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_cli.config.errors import LthError
+from lth_cli.store.formats import check_format
 
 TEMPORARY = ".tmp-"
 JSON_LIMIT = 64 * 2**20
@@ -209,11 +210,20 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
     write_json(path, {**open_, "checksum": digest(open_)})
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Read a JSON object and check it. Raises Damaged, ReadFailed."""
+def read_sealed(path: Path, newest: int = 1) -> dict[str, Any]:
+    """Read a JSON object and check it.
+
+    Args:
+        path: of the file.
+        newest: the highest number of its format that can be read.
+
+    Raises:
+        Damaged, ReadFailed, NewerFormat.
+    """
     content = read_json(path)
     if not isinstance(content, dict):
         raise Damaged(path, "not a JSON object")
+    check_format(path, content, newest)
     checksum = content.pop("checksum", None)
     if checksum != digest(content):
         raise Damaged(path, "its content does not match its checksum")

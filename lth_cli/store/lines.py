@@ -17,7 +17,9 @@ from lth_cli.store.files import (
     write_text,
     writing,
 )
+from lth_cli.store.formats import check_format
 
+FORMAT = 1
 _CHUNK = 2**20
 _CHECK = "check"
 
@@ -65,6 +67,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         Damaged: when a whole line is not a JSON object.
+        NewerFormat: when a newer release wrote to it.
         ReadFailed: when the file is there and cannot be read.
     """
     if not path.exists():
@@ -74,6 +77,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     lines = [parse_json(path, line) for line in content.split(b"\n")[:-1]]
     if not all(isinstance(line, dict) for line in lines):
         raise Damaged(path, "a line is not a JSON object")
+    for line in lines:
+        check_format(path, line, FORMAT)
     return lines
 
 
@@ -99,6 +104,7 @@ def read_sealed_lines(path: Path, of: str) -> tuple[list[dict[str, Any]], int]:
 
     Raises:
         ReadFailed, Damaged: when the file is there and cannot be read.
+        NewerFormat: when a newer release wrote to it.
     """
     if not path.exists():
         return [], 0
@@ -109,6 +115,7 @@ def read_sealed_lines(path: Path, of: str) -> tuple[list[dict[str, Any]], int]:
     for text in content.split(b"\n")[:-1]:
         try:
             line = parse_json(path, text)
+            check_format(path, line, FORMAT)
             check = line.pop(_CHECK)
             if check != digest([of, line])[:16]:
                 raise ValueError("another checksum")

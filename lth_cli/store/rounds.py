@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,22 @@ from typing import Any
 from torch import Tensor
 
 from lth_cli.config.errors import RequestError
-from lth_cli.store.files import Damaged, link_or_copy, make_folder, read_sealed, sha256_file, write_sealed
+from lth_cli.store.files import (
+    Damaged,
+    ReadFailed,
+    link_or_copy,
+    make_folder,
+    read_sealed,
+    sha256_file,
+    write_sealed,
+)
 from lth_cli.store.lines import read_lines, rewrite_lines
 from lth_cli.store.masks import load_mask, save_mask
 from lth_cli.store.states import State, load_state, save_state, state_name, stored_steps
+from lth_cli.store.tensors import refuse_newer
 
+FORMAT = 1
+"""Of the summary."""
 _PREFIX = "round_"
 
 
@@ -106,9 +118,20 @@ class Round:
 
         Raises:
             Damaged: it does not match its own checksum, or is malformed.
+            NewerFormat: a newer release wrote it.
             ReadFailed: there is none yet, or it cannot be read.
         """
-        return read_sealed(self.summary_path)
+        return read_sealed(self.summary_path, FORMAT)
+
+    def refuse_newer(self) -> None:
+        """Raise NewerFormat where a newer release wrote any file of the round; damage is found by others."""
+        with contextlib.suppress(Damaged, ReadFailed):
+            if self.finished:
+                self.summary  # noqa: B018 - read for its format
+        with contextlib.suppress(Damaged, ReadFailed):
+            self.metrics()
+        for path in (self.mask_path, *self.checkpoints().values()):
+            refuse_newer(path)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Finish the round: record the checksums of its files, then the summary. Call it last.

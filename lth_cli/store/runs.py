@@ -8,7 +8,7 @@ import difflib
 import errno
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from lth_cli.store.files import (
     write_sealed,
     writing,
 )
+from lth_cli.store.formats import check_format
 from lth_cli.store.holder import Holder, Life
 from lth_cli.store.locks import Lock
 from lth_cli.store.results import Row, read_table, write_table
@@ -104,7 +105,8 @@ class Run:
         """Open a run directory, wherever it lies.
 
         Raises:
-            RequestError: there is no run, or one of a newer release.
+            RequestError: there is no run.
+            NewerFormat: a newer release made it.
             Damaged, ReadFailed: its run.json is not what was written.
         """
         if not (path / _RUN_FILE).is_file():
@@ -113,8 +115,6 @@ class Run:
         version = run.info.get("format")
         if type(version) is not int or not isinstance(run.info.get("id"), str):
             raise Damaged(path / _RUN_FILE, "it has no format and id")
-        if version > FORMAT:
-            raise RequestError(f"{path} was made by a newer lth (format {version}); update lth to open it")
         return run
 
     @property
@@ -125,7 +125,7 @@ class Run:
     @property
     def info(self) -> dict[str, Any]:
         """What run.json says now. Raises Damaged, ReadFailed."""
-        return read_sealed(self.path / _RUN_FILE)
+        return read_sealed(self.path / _RUN_FILE, FORMAT)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -185,6 +185,20 @@ class Run:
         """The trainings that the rounds start from and that are no rounds themselves, oldest first."""
         return Round.all_within(self.path / "origin")
 
+    def every_round(self) -> Iterator[Round]:
+        """Every round folder: of the run, its controls, its teachers and what its rounds start from."""
+        yield from self.origins()
+        yield from self.teachers()
+        for branch in (None, *self.branches()):
+            yield from self.rounds(branch)
+
+    def refuse_newer(self) -> None:
+        """Raise NewerFormat where a newer release wrote any file of the run: who goes on with it asks first."""
+        self.info  # noqa: B018 - read for its format
+        self.uses()
+        for round_ in self.every_round():
+            round_.refuse_newer()
+
     def teacher(self, number: int) -> Round:
         """The folder that keeps the state of teacher `number`."""
         return Round.within(self.path / "teachers", number)
@@ -197,7 +211,7 @@ class Run:
         """Identities of the trajectories that the run worked with and has not finished with."""
         path = self.path / USES
         try:
-            return [str(identity) for identity in read_json(path)] if path.exists() else []
+            return read_uses(path) if path.exists() else []
         except Damaged:
             return []
 
@@ -245,6 +259,16 @@ class Run:
         if _BRANCH.fullmatch(branch) is None:
             raise ValueError(f"{branch!r} is not a kind of controls")
         return self.path / "controls" / branch
+
+
+def read_uses(path: Path) -> list[str]:
+    """The identities in a `.uses` file. Raises Damaged, ReadFailed, NewerFormat."""
+    content = read_json(path)
+    if isinstance(content, dict):  # what has more to say than a list is of a newer release
+        check_format(path, content, newest=1)
+    if not isinstance(content, list):
+        raise Damaged(path, "not a list of identities")
+    return [str(identity) for identity in content]
 
 
 def now() -> str:

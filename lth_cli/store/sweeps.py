@@ -116,7 +116,8 @@ class Sweep:
         """Open a sweep folder.
 
         Raises:
-            RequestError: there is none, or one of a newer release.
+            RequestError: there is none.
+            NewerFormat: a newer release made it.
             Damaged, ReadFailed: its sweep.json is not what was written.
         """
         if not (path / _FILE).is_file():
@@ -125,8 +126,6 @@ class Sweep:
         version = sweep.info.get("format")
         if type(version) is not int or not isinstance(sweep.info.get("points"), list):
             raise Damaged(path / _FILE, "it has no format and points")
-        if version > FORMAT:
-            raise RequestError(f"{path} was made by a newer lth (format {version}); update lth to open it")
         return sweep
 
     @property
@@ -142,7 +141,7 @@ class Sweep:
     @property
     def info(self) -> dict[str, Any]:
         """What sweep.json says now. Raises Damaged, ReadFailed."""
-        return read_sealed(self.path / _FILE)
+        return read_sealed(self.path / _FILE, FORMAT)
 
     def points(self) -> list[SweepPoint]:
         """The points in order. Raises Damaged, ReadFailed."""

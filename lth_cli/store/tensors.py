@@ -18,10 +18,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from lth_cli.config.errors import LthError
-from lth_cli.store.files import Damaged, canonical, reading, write_chunks
+from lth_cli.store.files import Damaged, ReadFailed, canonical, reading, write_chunks
+from lth_cli.store.formats import check_format
 
 FORMAT = 1
+"""Of the files written; lower ones are read too."""
 _HEADER_LIMIT = 64 * 2**20
 _ENTRY = "lth"  # one metadata entry with canonical JSON: several would have no fixed order
 _DTYPES = {
@@ -36,14 +37,6 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-
-
-class NewerFormat(LthError):
-    """A file is whole, but of a format this release does not know."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path} was written by a newer lth; update lth to read it")
 
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -78,7 +71,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
     Raises:
         Damaged: anything differs from what was written, or the file is of another kind.
-        NewerFormat: the file is whole, but of a later format.
+        NewerFormat: the file is of a later format, whole or not.
         ReadFailed: the file cannot be read.
     """
     with reading(path), path.open("rb") as file:
@@ -127,6 +120,12 @@ def read_about(path: Path, kind: str) -> dict[str, Any]:
     return meta
 
 
+def refuse_newer(path: Path) -> None:
+    """Raise NewerFormat for a file of a later format; whatever else is wrong with it is found when it is read."""
+    with contextlib.suppress(Damaged, ReadFailed), reading(path), path.open("rb") as file:
+        _header(path, file)
+
+
 def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
     """The description, once the sizes in the header fit the file: nothing is allocated on its word."""
     size = file.seek(0, 2)
@@ -142,6 +141,7 @@ def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
         raise Damaged(path, "its header is not one that lth wrote") from error
     if not isinstance(meta, dict):
         raise Damaged(path, "its header is not one that lth wrote")
+    check_format(path, meta, FORMAT)
     if 8 + length + end != size:
         raise Damaged(path, f"{size:,} bytes long, {8 + length + end:,} expected")
     return meta
@@ -149,9 +149,7 @@ def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
 
 def _check_kind(path: Path, meta: Mapping[str, Any], kind: str) -> None:
     version = meta.get("format")
-    if isinstance(version, int) and version > FORMAT:
-        raise NewerFormat(path)
-    if version != FORMAT or meta.get("kind") != kind:
+    if type(version) is not int or version < 1 or meta.get("kind") != kind:
         raise Damaged(path, f"not a {kind} file of lth")
 
 

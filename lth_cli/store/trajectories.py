@@ -7,6 +7,7 @@ none, as files appear whole. Runs hard-link the states they keep: deleting the s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable
@@ -27,9 +28,11 @@ from lth_cli.store.files import (
     write_json,
     writing,
 )
+from lth_cli.store.formats import check_format
 from lth_cli.store.lines import append_lines, has_torn_line, read_sealed_lines, rewrite_lines, seal
 from lth_cli.store.locks import Lock
 from lth_cli.store.states import State, load_state, read_header, save_state, state_name, stored_steps
+from lth_cli.store.tensors import refuse_newer
 
 _log = logging.getLogger(__name__)
 _IDENTITY = re.compile(r"[0-9a-f]{64}")
@@ -74,12 +77,15 @@ class TrajectoryStore:
 
         Raises:
             Damaged: it does not give that identity.
+            NewerFormat: a newer release wrote it.
             ReadFailed: it cannot be read.
         """
         path = self._description_path(identity)
         if not path.exists():
             return None
         value = read_json(path)
+        if isinstance(value, dict):
+            check_format(path, value, newest=1)
         if not isinstance(value, dict) or digest(value) != identity:
             raise Damaged(path, "its digest is not the identity of the trajectory")
         return value
@@ -316,8 +322,25 @@ class TrajectoryStore:
                 total, reached = total + new, min(last, end)
         return total
 
+    def refuse_newer(self, identity: str) -> None:
+        """Raise NewerFormat where a newer release wrote any file of a trajectory; damage is found by others."""
+        folder = self.folder(identity)
+        for path in folder.glob("*.safetensors") if folder.is_dir() else ():
+            refuse_newer(path)
+        with contextlib.suppress(Damaged, ReadFailed):
+            self.description(identity)
+        for path in self._records(identity):
+            with contextlib.suppress(Damaged, ReadFailed):
+                read_sealed_lines(path, identity)
+
     def clear_leftovers(self, identity: str) -> None:
-        """Delete what killed writers left in a trajectory's folder; hold its lock. Raises WriteFailed."""
+        """Delete what killed writers left in a trajectory's folder; hold its lock.
+
+        Raises:
+            NewerFormat: a newer release wrote to it; nothing is deleted.
+            WriteFailed.
+        """
+        self.refuse_newer(identity)
         remove_leftovers(self.folder(identity))
 
     def remove(self, identity: str) -> None:

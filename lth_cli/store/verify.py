@@ -14,11 +14,12 @@ from torch import Tensor
 from lth_cli.config.errors import LthError
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.files import Damaged, sha256_file
-from lth_cli.store.lines import read_sealed_lines
+from lth_cli.store.formats import NewerFormat
+from lth_cli.store.lines import read_lines, read_sealed_lines
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run
 from lth_cli.store.states import State, load_state, read_header, stored_steps
-from lth_cli.store.tensors import map_tensors
+from lth_cli.store.tensors import map_tensors, refuse_newer
 from lth_cli.store.trajectories import TrajectoryStore
 
 Masks = dict[str, Tensor]
@@ -27,10 +28,17 @@ _Stored = dict[tuple[str, object], Path]
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with one file."""
+    """One thing wrong with one file.
+
+    Attributes:
+        path: of the file.
+        message: what is wrong.
+        newer: it is no damage: a newer release wrote the file, and this one cannot check it.
+    """
 
     path: Path
     message: str
+    newer: bool = False
 
 
 def verify_run(run: Run) -> list[Fault]:
@@ -60,8 +68,12 @@ def verify_run(run: Run) -> list[Fault]:
                 if branch is None and masks is not None and _is_nested(round_):
                     faults += _nested(round_, before, masks)
                     before = masks
-    faults += [Fault(*fault) for stored in StoredAnalysis.all_of(run) for fault in stored.faults()]
-    return faults
+    for answer in StoredAnalysis.all_of(run):
+        try:
+            faults += [Fault(*fault) for fault in answer.faults()]
+        except LthError as error:
+            faults.append(fault_of(answer.path, error))
+    return list(dict.fromkeys(faults))
 
 
 def _all_done(run: Run) -> bool:
@@ -101,12 +113,12 @@ def verify_trajectory(store: TrajectoryStore, identity: str) -> Iterator[Fault]:
         if states and store.description(identity) is None:
             yield Fault(folder / "trajectory.json", "missing")
     except LthError as error:
-        yield _fault(folder, error)
+        yield fault_of(folder, error)
     for path, step in states.items():
         try:
             state, header = load_state(path), read_header(path)
         except LthError as error:
-            yield _fault(path, error)
+            yield fault_of(path, error)
             continue
         if header.trajectory != identity or step not in (None, state.step):
             yield Fault(path, f"it is step {header.step} of trajectory {header.trajectory[:12]}")
@@ -114,12 +126,12 @@ def verify_trajectory(store: TrajectoryStore, identity: str) -> Iterator[Fault]:
         try:
             map_tensors(path, "answers")
         except LthError as error:
-            yield _fault(path, error)
+            yield fault_of(path, error)
     for path in (folder / "metrics.jsonl", folder / "segments.jsonl"):
         try:
             damaged = read_sealed_lines(path, identity)[1]
         except LthError as error:
-            yield _fault(path, error)
+            yield fault_of(path, error)
             continue
         if damaged:
             yield Fault(path, f"{damaged} of its lines are not what was written")
@@ -130,7 +142,7 @@ def _run_files(run: Run) -> Iterator[Fault]:
         info = run.info
         run.config  # noqa: B018 - read to be parsed
     except LthError as error:
-        yield _fault(run.path, error)
+        yield fault_of(run.path, error)
         return
     files = info.get("files", {})
     if info.get("state") != "finished":  # results and their checksum are written one after the other
@@ -145,7 +157,7 @@ def _results(run: Run, branch: str | None) -> Iterator[Fault]:
         recorded = {row.get("round") for row in run.results(branch)}
         finished = run.info.get("state") == "finished"
     except LthError as error:
-        yield _fault(path, error)
+        yield fault_of(path, error)
         return
     rounds = {round_.number for round_ in run.rounds(branch) if round_.finished}
     for number in sorted(number for number in recorded if isinstance(number, int)):
@@ -173,20 +185,20 @@ def _verify_round(round_: Round, stored: _Stored) -> tuple[Masks | None, list[Fa
     try:
         summary = round_.summary
     except LthError as error:
-        return None, [_fault(round_.summary_path, error)]
+        return None, [fault_of(round_.summary_path, error)]
     faults = list(_checksums(round_.folder, summary.get("files"), round_.summary_path))
     masks: Masks | None = None
     try:
         masks = round_.masks()
         faults += _densities(round_, masks, summary)
     except LthError as error:
-        faults.append(_fault(round_.mask_path, error))
+        faults.append(fault_of(round_.mask_path, error))
     start = summary.get("start")
     for step, path in round_.checkpoints().items():
         try:
             state = round_.checkpoint(step)
         except LthError as error:
-            faults.append(_fault(path, error))
+            faults.append(fault_of(path, error))
             continue
         faults += _masked(path, state, masks or {})
         if isinstance(start, dict) and step == summary.get("start_step") and masks is not None:
@@ -212,7 +224,7 @@ def _verify_teacher(teacher: Round) -> Iterator[Fault]:
     try:
         summary = teacher.summary
     except LthError as error:
-        yield _fault(teacher.summary_path, error)
+        yield fault_of(teacher.summary_path, error)
         return
     yield from _checksums(teacher.folder, summary.get("files"), teacher.summary_path)
     for step, path in teacher.checkpoints().items():
@@ -221,7 +233,7 @@ def _verify_teacher(teacher: Round) -> Iterator[Fault]:
             if read_header(path).trajectory != summary.get("trajectory"):
                 yield Fault(path, "it is of another trajectory than the summary says")
         except LthError as error:
-            yield _fault(path, error)
+            yield fault_of(path, error)
 
 
 def _checksums(folder: Path, files: Any, record: Path) -> Iterator[Fault]:
@@ -239,9 +251,18 @@ def _checksums(folder: Path, files: Any, record: Path) -> Iterator[Fault]:
             continue
         try:
             if sha256_file(path) != expected:
+                _refuse_newer(path)
                 yield Fault(path, "its checksum is not the recorded one")
         except LthError as error:
-            yield _fault(path, error)
+            yield fault_of(path, error)
+
+
+def _refuse_newer(path: Path) -> None:
+    """Raise NewerFormat for a file that a newer release wrote anew."""
+    if path.suffix == ".safetensors":
+        refuse_newer(path)
+    elif path.suffix == ".jsonl":
+        read_lines(path)
 
 
 def _densities(round_: Round, masks: Masks, summary: dict[str, Any]) -> Iterator[Fault]:
@@ -317,8 +338,10 @@ def _started(path: Path, state: State, masks: Masks, source: Path | None) -> Ite
             yield Fault(path, f"buffer {name} is not that of the state it was started from ({source})")
 
 
-def _fault(path: Path, error: LthError) -> Fault:
+def fault_of(path: Path, error: LthError) -> Fault:
     """An error in reading, under the file it names."""
+    if isinstance(error, NewerFormat):
+        return Fault(error.path, error.reason, newer=True)
     if isinstance(error, Damaged):
         return Fault(error.path, error.reason)
     return Fault(path, str(error))

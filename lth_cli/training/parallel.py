@@ -24,12 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lth_cli.config.compose import validate
 from lth_cli.config.errors import LthError
 from lth_cli.config.schema import Config
 from lth_cli.config.seeds import derive_seed
 from lth_cli.data.batches import Batch, Data, Part
-from lth_cli.pruning.mask import Masks
 from lth_cli.store.files import digest
 from lth_cli.store.masks import mask_digest
 from lth_cli.store.states import State
@@ -40,7 +38,7 @@ from lth_cli.training.loop import Diverged, Trainer
 from lth_cli.training.precision import Execution
 from lth_cli.training.ranks import Ranks
 from lth_cli.training.teaching import Teaching
-from lth_cli.training.trajectory import Distilled, Initial, Trajectory
+from lth_cli.training.trajectory import Trajectory
 
 _COMMAND_SECONDS = 0.2  # of training between two commands
 _MOST_STEPS = 1000
@@ -52,12 +50,15 @@ class RanksDiffer(LthError):
 
 @dataclass(frozen=True)
 class _Begin:
-    """Take up a trajectory at a state."""
+    """Take up a trajectory at a state.
 
-    config: dict[str, Any]
-    masks: Masks
-    first_step: int
-    distilled: Distilled | None
+    Attributes:
+        parts: every field of the trajectory but those that each process makes itself; see `Trajectory.told`.
+        state: where to go on from.
+        teachers: their states.
+    """
+
+    parts: dict[str, Any]
     state: State
     teachers: list[State]
 
@@ -199,6 +200,9 @@ class ParallelTrainer(Trainer):
         trajectory = self.trajectory
         found = {
             "masks": mask_digest(trajectory.masks) if trajectory.masks else "",
+            "settings": digest(
+                {name: told for name, told in trajectory.description.items() if name not in ("mask", "data")}
+            ),
             "weights": content_digest(state.weights, {}),
             "data": digest(trajectory.data.identity),
             **trajectory.batches.fingerprint(state.step),
@@ -251,12 +255,8 @@ def begin(
     trajectory: Trajectory, state: State, ranks: Ranks, teaching: Teaching | None = None
 ) -> ParallelTrainer:
     """A trainer on rank 0, and its counterparts on all the others. Raises as `ParallelTrainer`, and RankLost."""
-    config = trajectory.config.model_dump(mode="json")
-    # As a description alone: a teacher's state may hang on a training with all of its data.
-    distilled = trajectory.distilled and Distilled.noted(trajectory.distilled.description)
     states = [] if teaching is None else teaching.states
-    command = _Begin(config, trajectory.masks, trajectory.first_step, distilled, state, states)
-    with leading(ranks, command):
+    with leading(ranks, _Begin(trajectory.told, state, states)):
         return ParallelTrainer(trajectory, state, ranks, teaching)
 
 
@@ -279,18 +279,9 @@ def follow(ranks: Ranks, prepare: Callable[[Config], tuple[Data, Execution]]) ->
         try:
             if isinstance(command, _Begin):
                 trainer = None  # before the new one, to have room for it
-                config = validate(command.config)
-                data, execution = prepare(config)
-                trajectory = Trajectory(
-                    config,
-                    data,
-                    execution,
-                    Initial(0),
-                    command.masks,
-                    command.first_step,
-                    command.distilled,
-                )
-                teaching = Teaching(trajectory, command.teachers) if command.distilled else None
+                data, execution = prepare(command.parts["config"])
+                trajectory = Trajectory(data=data, execution=execution, **command.parts)
+                teaching = Teaching(trajectory, command.teachers) if trajectory.distilled else None
                 trainer = ParallelTrainer(trajectory, command.state, ranks, teaching)
             elif isinstance(command, _Train) and trainer is not None:
                 trainer.train_to(command.to)

@@ -111,6 +111,7 @@ def build(config: schema.Schedule, *, steps_per_epoch: int, horizon: int) -> tup
 
     described: dict[str, Any] = {
         "_target_": config.target,
+        **({} if config.version is None else {"_version_": config.version}),
         "warmup": warmup,
         **{name: _plain(value, steps_per_epoch) for name, value in arguments.items()},
     }

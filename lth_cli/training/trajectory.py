@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.data.batches import Batches, Data
+from lth_cli.models.build import draws_in_training
 from lth_cli.pruning.mask import Masks, Tensors
 from lth_cli.store.files import digest
 from lth_cli.store.masks import mask_digest
@@ -19,6 +21,12 @@ from lth_cli.training.precision import Execution
 
 # Raised whenever a release changes what training computes, so that old states are never mistaken for new ones.
 NUMERICS_VERSION = 1
+
+
+NOT_HERE = (
+    "cannot be repeated bit for bit here (another device, data set, release of lth, or code of your own)"
+)
+"""Why a recorded training is known by its identity alone, for messages."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,11 @@ class FromState:
     def description(self) -> dict[str, Any]:
         """Plain values that decide it."""
         return {"trajectory": self.parent.identity, "step": self.step}
+
+    @property
+    def known(self) -> FromState:
+        """The same state, of a trajectory known by its identity alone."""
+        return FromState(Known(self.parent.identity), self.step)
 
 
 @dataclass(frozen=True)
@@ -94,11 +107,13 @@ class Teacher:
     def description(self) -> dict[str, Any]:
         """Plain values that decide its answers; the state decides the weights."""
         affine = {} if self.scale is None else {"scale": list(self.scale), "shift": list(self.shift or ())}
+        sources = schema.Model.model_validate(self.model).sources
         return {
             **self.of.description,
             "model": dict(self.model),
             "input_shape": list(self.input_shape),
             **affine,
+            **({"sources": sources} if sources else {}),
         }
 
     @classmethod
@@ -224,11 +239,41 @@ class Trajectory:
         return self.horizon if self.ends_at is None else self.ends_at
 
     @property
+    def told(self) -> dict[str, Any]:
+        """Every field for another process, which prepares data and execution itself.
+
+        Trajectories whose states it starts or learns from are known by identity alone: they hang on data of theirs.
+        """
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del parts["data"], parts["execution"]
+        distilled = None if self.distilled is None else Distilled.noted(self.distilled.description)
+        return {**parts, "start": self._told_start, "distilled": distilled}
+
+    @property
+    def _told_start(self) -> Start:
+        start = self.start
+        if isinstance(start, Initial):
+            return start
+        if isinstance(start, FromState):
+            return start.known
+        return dataclasses.replace(start, of=start.of.known)
+
+    @property
     def origin(self) -> FromState | None:
         """The state of another trajectory that has to be there before this one can start."""
         if isinstance(self.start, Initial):
             return None
         return self.start.of if isinstance(self.start, KeptSigns | Moved) else self.start
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step draws random numbers of `seeds.augment`: augmentation, dropout, teachers chosen at random."""
+        taught_at_random = self.distilled is not None and self.distilled.sample is not None
+        return (
+            self.data.augmented
+            or taught_at_random
+            or draws_in_training(self.config.model, self.data.input_shape, self.data.classes)
+        )
 
     @cached_property
     def _schedule(self) -> tuple[schedules.Factor, dict[str, Any]]:
@@ -254,6 +299,13 @@ class Trajectory:
         else:
             start = self.start.description
         taught = {} if self.distilled is None else {"distillation": self.distilled.description}
+        parts = {
+            "model": self.config.model,
+            "optimizer": self.config.optimizer,
+            "schedule": self.config.schedule,
+        }
+        own = {name: part.sources for name, part in parts.items() if part.sources}
+        sources = {"sources": own} if own else {}
         held = {} if self.rate_held_from is None else {"rate_held_from": self.rate_held_from}
         return {
             "numerics": NUMERICS_VERSION,
@@ -263,7 +315,8 @@ class Trajectory:
                 "batch_size": training.batch_size,
                 "drop_last": training.drop_last,
                 "order_seed": seeds["order"] if training.shuffle else None,
-                "augment_seed": seeds["augment"],
+                # Where nothing draws, the run's `seed`: what stood here before, unless a person gave this seed itself.
+                "augment_seed": seeds["augment"] if self.draws else self.config.seed,
             },
             "objective": {
                 "label_smoothing": training.label_smoothing,
@@ -277,6 +330,7 @@ class Trajectory:
             "first_step": self.first_step,
             "mask": mask_digest(self.masks) if self.masks else None,
             **held,
+            **sources,
         }
 
     @cached_property

@@ -6,6 +6,8 @@ import yaml
 from lth_cli.config.compose import check_override_syntax, compose, expand, load, packaged_configs, validate
 from lth_cli.config.errors import ConfigError, RequestError
 from lth_cli.config.targets import check_arguments, locate
+from lth_cli.pruning.select import fraction_of
+from lth_cli.training import schedules
 
 CONFIGS = packaged_configs()
 OPTIONS = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.glob("*/*.yaml"))
@@ -111,7 +113,31 @@ def test_published_numbers():
     assert (warm.optimizer.lr, str(warm.schedule.warmup)) == (0.03, "30000it")
     carbin = load("prune", ["experiment=frankle_lenet_mnist"]).config
     assert (carbin.pruning.allocation, carbin.pruning.layer_fractions) == ("layerwise", {"output": 0.1})
-    assert (carbin.model.init.weights, str(carbin.training.length)) == ("xavier_normal", "50000it")
+    assert (carbin.model.init.weights, str(carbin.training.length)) == ("xavier_truncated", "50000it")
+
+
+def test_numbers_of_released_code():
+    """Renda et al.'s and Paul et al.'s configs; the fractions of Conv-6; the troughs of Portes et al."""
+    renda = load("prune", ["experiment=renda_resnet20_cifar10"]).config
+    assert renda.schedule.arguments["milestones"] == ["35546it", "53125it"]
+    assert (str(renda.rewind.to), renda.optimizer.arguments["nesterov"]) == ("4701it", False)
+    assert (int(50_000 / 128 * 91), int(50_000 / 128 * 136)) == (35546, 53125)
+    for year, pretrained in (("2022", "200it"), ("2023", "2000it")):
+        paul = load("prune", [f"experiment=paul{year}_resnet20_cifar10"]).config
+        assert (str(paul.training.length), paul.training.drop_last) == ("62400it", True)
+        assert 62_400 == 160 * (50_000 // 128)
+        assert paul.schedule.arguments["milestones"] == ["31200it", "46800it"]
+        assert str(paul.pretrain.length) == pretrained
+    conv = load("prune", ["experiment=frankle_conv6_cifar10"]).config
+    rates = {
+        name: fraction_of(conv.pruning, name, "fc")
+        for name in ("conv_layers.5.weight", "fc_layers.0.weight", "fc.weight")
+    }
+    assert list(rates.values()) == [0.15, 0.2, 0.1]
+    portes = load("train", ["experiment=portes_resnet50_imagenet"]).config
+    factor, _ = schedules.build(portes.schedule, steps_per_epoch=100, horizon=51_200)
+    assert [factor(100 * trough.epochs) for trough in portes.checkpoint.keep] == [1.0] * 5
+    assert max(factor(100 * trough.epochs - 1) for trough in portes.checkpoint.keep) < 1e-5
 
 
 def test_an_override_on_top_of_an_experiment_wins():

@@ -127,14 +127,14 @@ def folder(tmp_path_factory, lth_in) -> Path:
 
 
 def test_teachers_of_two_processes(folder):
-    """Each asks them about its own part; they come to the other process with the first command."""
+    """Each asks them about its own part; they come to the other with the first command, as the rate held does."""
     kd = (
         "distillation=kd",
         "distillation.teachers=[one:0,dense]",
         "distillation.sample=1",
         "distillation.every=2",
     )
-    short = ("pruning.rounds=1", "training.length=4ep")
+    short = ("pruning.rounds=1", "training.length=4ep", "schedule=linear", "rewind.technique=fine_tune")
     for name, count in (("student", ()), ("students", (TWO,))):
         lth(folder.parent, "prune", "-q", *DIGITS, *UNEVEN, *kd, *short, *count, f"name={name}")
     for left, right in zip(scores(folder / "student"), scores(folder / "students"), strict=True):
@@ -321,7 +321,7 @@ class Alone:
         return [value, {**value, self._changed: "other"}]
 
 
-@pytest.mark.parametrize("changed", ["masks", "weights", "data", "order", "augmentation"])
+@pytest.mark.parametrize("changed", ["masks", "settings", "weights", "data", "order", "augmentation"])
 def test_ranks_that_differ_are_named(changed):
     dense = make_plan(load("prune", ["device=cpu", "threads=1"]).config).dense
     with pytest.raises(RanksDiffer, match=f"rank 1 does not train the same as rank 0: other {changed}"):

@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, lth_in: Lth, small: tuple[str
     for seed, name in enumerate(RUNS):
         done = lth_in(folder, "prune", *small, f"name={name}", f"seed={seed}", "pruning.rounds=1", "-q")
         assert done.code == 0, done.err
-    twin = lth_in(folder, "prune", *small, "name=twin", "seed=0", "pruning.rounds=1", "-q")
+    twin = lth_in(folder, "prune", *small, "name=twin", "seeds.augment=7", "pruning.rounds=1", "-q")
     assert twin.code == 0, twin.err
     other = lth_in(folder, "train", *small, "name=other", "dataset.subset.fraction=0.4", "-q")
     assert other.code == 0, other.err

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch.nn import functional
 from lth_cli.config.compose import validate
 from lth_cli.data.digits import digits
 from lth_cli.data.source import Place
+from lth_cli.experiments.analyses import examples as study
 from lth_cli.experiments.analyses.work import Work
 from lth_cli.experiments.plan import make_plan
 from lth_cli.experiments.session import stored_config
@@ -22,6 +25,7 @@ from lth_cli.models.build import build
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.runs import Run
 from lth_cli.training.engine import Interrupted
+from lth_cli.training.precision import Execution
 
 QUICK = ("device=cpu", "threads=1", "model.hidden=[30,20]", "training.length=2ep", "optimizer.lr=5e-3")
 STATES = "analysis.states=[0@0,0@1ep,0@end]"
@@ -349,3 +353,27 @@ def test_wrong_questions(lth_in: Lth, folder: Path, arguments: tuple[str, ...], 
     assert (done.code, done.out) == (2, "")
     assert message in done.err
     assert sorted((folder / "runs").rglob("*")) == before
+
+
+def test_grand_computes_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a tf32 run too; afterwards the process is back in the run's arithmetic."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    seen: list[tuple[bool, bool]] = []
+
+    class Net(torch.nn.Linear):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            seen.append((matmul.allow_tf32, cudnn.allow_tf32))
+            return super().forward(inputs)
+
+    batch = torch.ones(2, 3), torch.tensor([0, 1])
+    execution = Execution(torch.device("cpu"), torch.get_num_threads(), "tf32", False)
+    recorded = SimpleNamespace(plan=SimpleNamespace(dense=SimpleNamespace(execution=execution)), masks={})
+    work = SimpleNamespace(examples=lambda *_: iter([batch]))
+    monkeypatch.setattr(study, "_take_up", lambda *_: None)
+    execution.activate()
+    try:
+        study._grand(cast(Any, work), Net(3, 2), cast(Any, SimpleNamespace(recorded=recorded)))
+        assert set(seen) == {(False, False)}
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == (True, True)
+    finally:
+        dataclasses.replace(execution, dtype="fp32").activate()

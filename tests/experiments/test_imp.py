@@ -53,6 +53,28 @@ def test_exactly_the_ceiling_of_a_fifth_of_what_remains_goes_each_round(run):
     assert sorted(tuple(mask.shape) for mask in run.round(0).masks().values()) == [(20, 30), (30, 64)]
 
 
+def test_counts_of_open_lth_are_a_share_of_the_output_layer_too(tmp_path, lth_in, small):
+    done = lth_in(
+        tmp_path,
+        "prune",
+        *small,
+        "name=a",
+        "training.length=1it",
+        "pruning.rounds=2",
+        "pruning.count=open_lth",
+    )
+    assert done.code == 0, done.err
+    # 2,520 prunable and 200 of the output layer: ceil(0.2 x 2,720) and one go, then ceil(0.2 x 2,175) and one.
+    assert [kept(round_.masks()) for round_ in Run.open(tmp_path / "runs" / "a").rounds()] == [
+        2520,
+        1975,
+        1539,
+    ]
+    refused = lth_in(tmp_path, "prune", *small, "pruning=layerwise_magnitude", "pruning.count=open_lth")
+    assert refused.code == 2
+    assert "pruning.count=open_lth needs pruning.allocation=global" in refused.err
+
+
 def test_masks_are_nested(run):
     masks = [round_.masks() for round_ in run.rounds()]
     for outer, inner in itertools.pairwise(masks):

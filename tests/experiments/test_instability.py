@@ -83,6 +83,26 @@ def test_mean_over_pairs_and_runs_at_every_step(lth_in: Lth, folder: Path) -> No
     assert (folder / found["path"] / "figure.svg").is_file()
 
 
+def test_the_whole_schedule_from_a_step_on(lth_in: Lth, folder: Path) -> None:
+    """The control of Frankle et al. 2020: as many steps and rates as a training from initialisation has."""
+    found = ask(lth_in, folder, "one", "analysis.at=[16it]", "analysis.schedule=restarted")
+    assert found["steps_trained"] == 2 * STEPS
+    store = TrajectoryStore(folder / "runs" / ".store")
+    ((first, _),) = found["asked"]["copies_of"]
+    told = store.description(first)
+    assert (told["start"]["step"], told["first_step"]) == (16, 0)
+    end = store.load(told["start"]["trajectory"], 16)
+    start = store.load(first, 0)
+    assert all(torch.equal(start.weights[name], end.weights[name]) for name in end.weights)
+
+
+def test_no_noise_no_question(lth_in: Lth, folder: Path, small: tuple[str, ...]) -> None:
+    done = lth_in(folder, "train", *small, "name=still", "training.shuffle=false", "-q")
+    assert done.code == 0, done.err
+    asked = lth_in(folder, "analyze", "still", *ASKED)
+    assert (asked.code, "copies of still:0 would all be the same training" in asked.err) == (2, True)
+
+
 def test_more_copies_and_steps_train_only_what_is_missing(lth_in: Lth, folder: Path) -> None:
     ask(lth_in, folder, "two", "analysis.at=[3it]")
     more = ask(lth_in, folder, "two", "analysis.at=[3it]", "analysis.copies=3")

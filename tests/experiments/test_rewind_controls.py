@@ -185,6 +185,54 @@ def test_iterative_techniques(tmp_path: Path, lth_in: Lth, small: tuple[str, ...
     assert smallest[~run.round(2).masks()["fc_layers.0.weight"]].max() < smallest.max()
 
 
+def zeros_kept(round_: Round) -> float:
+    """Share of the weights a round keeps that are zero at its start."""
+    weights = start(round_).weights
+    kept = torch.cat([weights[name][mask] for name, mask in round_.masks().items()])
+    return float((kept == 0).float().mean())
+
+
+@pytest.mark.parametrize("technique", ["learning_rate", "fine_tune"])
+def test_controls_go_on_from_their_own_round_before(
+    tmp_path: Path, lth_in: Lth, small: tuple[str, ...], technique: str
+) -> None:
+    asked = (f"rewind={technique}", "rewind.to=12it", "-q")
+    kinds = "controls.kinds=[random,random_global,inverted,reinit]"
+    done = lth_in(
+        tmp_path, "prune", *small, *asked, "pruning.rounds=3", "pruning.fraction=0.5", kinds, "name=src"
+    )
+    assert done.code == 0, done.err
+    source = Run.open(tmp_path / "runs" / "src")
+    assert verify_run(source) == []
+    for kind in ("random", "random_global", "inverted"):
+        before = source.round(0)
+        for number in (1, 2, 3):
+            round_ = source.round(number, kind)
+            assert alike(start(round_).weights, masked(end(before).weights, round_))
+            assert zeros_kept(round_) < 0.01  # starting from the ticket's end, half of them and more were
+            assert round_.summary["nested"]
+            before = round_
+        # lth rewind trains the same, and refuses rounds that lack those before them.
+        again, result = rewind(lth_in, tmp_path, f"control={kind}", *asked)
+        assert result["steps_trained"] == 0
+        assert again.round(3).summary["trajectory"] == source.round(3, kind).summary["trajectory"]
+    lonely = lth_in(tmp_path, "rewind", "src", "control=random", "rounds=last", *asked)
+    assert lonely.code == 2
+    assert "rounds=1-3" in lonely.err
+    # Masks of a run that were drawn anew each round have no trained weights to go on from.
+    rewind(lth_in, tmp_path, "control=random", "rewind=weights", "rewind.to=12it", "name=anew")
+    refused = lth_in(tmp_path, "rewind", "anew", *asked)
+    assert refused.code == 2
+    assert "drawn anew each round" in refused.err
+
+
+def test_controls_that_go_on_by_themselves_need_every_round(lth: Lth, small: tuple[str, ...]) -> None:
+    refused = lth("prune", *small, "rewind=fine_tune", "controls.kinds=[random]", "controls.rounds=last")
+    assert refused.code == 2
+    assert "controls.rounds=1-12" in refused.err
+    assert "goes on from its own round before" in refused.err
+
+
 PRETRAINED = ("pretrain.length=1ep", "pretrain.subset={fraction: 0.5}", "+optimizer@pretrain.optimizer=sgd")
 
 

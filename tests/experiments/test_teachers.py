@@ -12,13 +12,14 @@ import safetensors.torch
 import torch
 import torchvision
 
-from lth_cli.config.compose import compose, validate
+from lth_cli.config.compose import compose, load, validate
 from lth_cli.config.references import Reference
+from lth_cli.experiments.plan import make_plan
 from lth_cli.experiments.recorded import open_reference
 from lth_cli.store.files import write_sealed
 from lth_cli.store.runs import Run
 from lth_cli.store.states import load_state
-from lth_cli.training.trajectory import Trajectory
+from lth_cli.training.trajectory import FromState, Trajectory
 
 Lth = Callable[..., Any]
 KD = "distillation=kd"
@@ -397,3 +398,12 @@ def test_a_window_without_steps_is_refused(here: Lth) -> None:
     unknown = here("train", "distillation.temperature=2.0")
     assert unknown.code == 2
     assert "distillation=OPTION chooses another" in unknown.err
+
+
+def test_shares_of_a_training_are_the_decimals_that_were_typed(small: tuple[str, ...]) -> None:
+    """0.07 x 100 and 0.56 x 100 are 7.000000000000001 and 56.00000000000001 in doubles."""
+    shares = ("distillation.start=0.07", "distillation.end=0.56", "training.length=100it")
+    plan = make_plan(load("prune", [*small, KD, "distillation.teachers=[dense]", *shares]).config)
+    distilled = plan.distilled(plan.dense, {"dense": plan.own_teacher(FromState(plan.dense, 0))}).distilled
+    assert distilled is not None
+    assert (distilled.begins, distilled.ends) == (7, 56)

@@ -7,9 +7,12 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from lth_cli.config.errors import ConfigError
 from lth_cli.models.convnets import ConvNet, LeNet5
+from lth_cli.models.imagenet_resnet import blur, imagenet_resnet
+from lth_cli.models.instance_convnet import InstanceConvNet
 from lth_cli.models.mlp import MLP
 from lth_cli.models.residual_mlp import ResidualMLP
 from lth_cli.models.resnet import PadShortcut, ResNet
@@ -49,6 +52,10 @@ CIFAR = (3, 32, 32)
         (WideResNet, CIFAR, {"depth": 16, "width": 4}, 2_748_890),
         (WideResNet, CIFAR, {"depth": 40, "width": 2}, 2_243_546),
         (WideResNet, CIFAR, {"depth": 28, "width": 10}, 36_479_194),
+        (InstanceConvNet, CIFAR, {}, 320_010),
+        (imagenet_resnet, CIFAR, {"depth": 18, "low_resolution": True}, 11_173_962),
+        (imagenet_resnet, CIFAR, {"depth": 50, "low_resolution": True}, 23_520_842),
+        (imagenet_resnet, CIFAR, {"depth": 18, "low_resolution": True, "blur_pool": True}, 11_173_962),
     ],
 )
 def test_parameter_count(architecture, input_shape, arguments, parameters):
@@ -86,6 +93,8 @@ def test_torchvision_parameter_count(name, parameters):
         (VGG, (1, 16, 19), {"depth": 11}),
         (WideResNet, (1, 5, 4), {"depth": 10, "width": 1}),
         (WideResNet, (4, 9, 9), {"depth": 10, "width": 2}),
+        (InstanceConvNet, (1, 28, 28), {"width": 4}),
+        (InstanceConvNet, (1, 8, 13), {"width": 4}),
     ],
 )
 def test_images_that_survive_the_pooling_are_accepted(architecture, input_shape, arguments):
@@ -102,6 +111,7 @@ def test_images_that_survive_the_pooling_are_accepted(architecture, input_shape,
         (ResNet, {"depth": 20}, 4),
         (VGG, {"depth": 16}, 16),
         (WideResNet, {"depth": 10, "width": 1}, 4),
+        (InstanceConvNet, {}, 8),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused_with_both_shapes(architecture, arguments, smallest):
@@ -197,3 +207,49 @@ def test_torchvision_leaves_auxiliary_classifiers_out():
     with torch.device("meta"):
         model = torchvision_model(input_shape=(3, 299, 299), classes=10, name="inception_v3")
     assert model.AuxLogits is None
+
+
+def test_low_resolution_keeps_the_side_of_the_image():
+    model = imagenet_resnet(input_shape=CIFAR, classes=10, depth=18, low_resolution=True).eval()
+    sides = []
+    for stage in (model.conv1, model.maxpool, model.layer1, model.layer4):
+        stage.register_forward_hook(lambda _, __, out: sides.append(out.shape[-1]))
+    model(torch.zeros(1, *CIFAR))
+    assert sides == [32, 32, 32, 4]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [6, 7])
+def test_blur_is_the_binomial_kernel_in_every_channel(side, stride):
+    x = torch.randn(2, 3, side, side + 2, dtype=torch.float64)
+    row = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64) / 4
+    kernel = (row[:, None] * row).expand(3, 1, 3, 3)
+    expected = functional.conv2d(x, kernel, stride=stride, padding=1, groups=3)
+    torch.testing.assert_close(blur(x, stride), expected)
+
+
+def test_blurpool_blurs_before_each_downsampling_but_the_image():
+    """With constant channels blurring changes nothing inside; the names of parameters stay."""
+    torch.manual_seed(0)
+    plain = imagenet_resnet(input_shape=(3, 64, 64), classes=4, depth=18)
+    torch.manual_seed(0)
+    blurred = imagenet_resnet(input_shape=(3, 64, 64), classes=4, depth=18, blur_pool=True)
+    ours, theirs = blurred.state_dict(), plain.state_dict()
+    assert list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    changed = [name for name, module in blurred.named_modules() if type(module).__name__.startswith("Blur")]
+    stages = [f"layer{stage}.0.{layer}" for stage in (2, 3, 4) for layer in ("conv1", "downsample.0")]
+    assert changed == ["maxpool", *stages]
+    x = torch.randn(1, 64, 8, 8)
+    expected = plain.layer2[0].conv1(blur(x))
+    torch.testing.assert_close(blurred.layer2[0].conv1(x), expected)
+    pooled = functional.max_pool2d(x, 3, stride=1, padding=1)
+    torch.testing.assert_close(blurred.maxpool(x), blur(pooled)[:, :, ::2, ::2])
+
+
+def test_instance_convnet_normalises_each_image_alone():
+    model = InstanceConvNet(input_shape=(3, 16, 16), classes=4, width=8)
+    x = torch.randn(5, 3, 16, 16)
+    normalized = model.norm_layers[0](model.conv_layers[0](x))
+    torch.testing.assert_close(normalized.mean((2, 3)), torch.zeros(5, 8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normalized.var((2, 3), unbiased=False), torch.ones(5, 8), atol=1e-3, rtol=0)
+    torch.testing.assert_close(model(x)[:2], model(x[:2]))

@@ -65,6 +65,21 @@ def test_orthogonal_rows_or_columns():
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(len(matrix)), atol=1e-5, rtol=0)
 
 
+def test_binary_is_one_magnitude_with_the_signs_of_kaiming_normal():
+    for weight, drawn in zip(
+        weights(initialized(weights="binary")), weights(initialized(weights="kaiming_normal")), strict=True
+    ):
+        assert torch.equal(weight, drawn.sign() * drawn.std())
+
+
+def test_truncated_glorot_has_no_tails_and_glorots_variance():
+    """Cut off at two standard deviations, a normal distribution keeps 0.7737 of its variance; 1.3 x 0.7737 = 1.006."""
+    for weight in weights(initialized(weights="xavier_truncated")):
+        std = math.sqrt(2 / sum(fans(weight)))
+        assert weight.abs().max().item() <= 2 * math.sqrt(1.3) * std
+        assert weight.std().item() == pytest.approx(1.003 * std, rel=4 / math.sqrt(2 * weight.numel()))
+
+
 def test_zero_biases():
     model = initialized(biases="zero")
     for bias in [
@@ -89,7 +104,13 @@ def test_batch_norm_scale():
     assert model.bn.weight.std().item() == pytest.approx(math.sqrt(1 / 12), abs=0.02)
     assert not model.bn.bias.any()
     initialize(model, schema.Initializer(batch_norm="one"), 0)
-    assert (model.bn.weight == 1).all()
+    assert (model.bn.weight == 1).all() and not model.bn.bias.any()
+    initialize(model, schema.Initializer(batch_norm="oneone"), 0)
+    assert (model.bn.weight == 1).all() and (model.bn.bias == 1).all()
+    initialize(model, schema.Initializer(batch_norm="positivenegative"), 0)
+    assert model.bn.weight.min() < -0.9 and model.bn.weight.max() > 0.9
+    assert model.bn.weight.mean().item() == pytest.approx(0.0, abs=0.04)
+    assert not model.bn.bias.any()
 
 
 def test_default_changes_nothing():

@@ -117,6 +117,43 @@ def test_linear_never_prunes_more_than_exist():
     assert count(next_masks(config, weights, masks, round_number=1, output="out", seed=0)) == 2
 
 
+def test_counts_of_open_lth_by_hand():
+    weights = {"a.weight": torch.tensor([0.5, -0.1, 0.2, 0.4]), "b.weight": torch.tensor([-0.4, 0.4, 0.9])}
+    config = Pruning(rounds=2, fraction=0.2, count="open_lth")
+    first = next_masks(config, weights, ones(weights), round_number=1, output="c", seed=0, left_out=3)
+    # ceil(0.2 x (7 + 3)) = 2 others lie below the 0.4 at rank 2; it goes, and the two tied with it.
+    assert {name: mask.tolist() for name, mask in first.items()} == {
+        "a.weight": [True, False, False, False],
+        "b.weight": [False, False, True],
+    }
+    last = next_masks(config, weights, first, round_number=2, output="c", seed=0, left_out=90)
+    assert count(last) == 0  # ceil(0.2 x 92) = 19 is beyond the two that remain
+
+
+@pytest.mark.parametrize(
+    ("total", "left_out", "fraction", "kept"),
+    [
+        # LeNet-300-100 without its output layer, open_lth's default: masks of both programs were compared.
+        (
+            *(265_200, 1_000, 0.2),
+            "211959 169366 135291 108031 86223 68777 54820 43655 34723 27577 21860 17287 13628 10701 8359",
+        ),
+        # ResNet-20, where nothing is left out, and without its first convolution and output layer.
+        (270_896, 0, 0.2, "216715 173371 138695 110955 88763 71009 56806"),
+        (269_824, 1_072, 0.3, "188554 131665 91842 63966 44453 30794 21233"),
+    ],
+)
+def test_counts_of_open_lth_where_it_was_run(total, left_out, fraction, kept):
+    weights = {"a.weight": torch.arange(1.0, total + 1)}
+    config, masks, found = Pruning(rounds=15, fraction=fraction, count="open_lth"), ones(weights), []
+    for number in range(1, len(kept.split()) + 1):
+        masks = next_masks(
+            config, weights, masks, round_number=number, output="out", seed=0, left_out=left_out
+        )
+        found.append(count(masks))
+    assert found == [int(number) for number in kept.split()]
+
+
 @pytest.mark.parametrize("allocation", ["global", "layerwise"])
 @pytest.mark.parametrize("schedule", ["geometric", "linear"])
 def test_last_round_stops_exactly_at_the_target_density(allocation, schedule):

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from lth_cli.store import masks as masks_
 from lth_cli.store import tensors
 from lth_cli.store.files import Damaged, ReadFailed
+from lth_cli.store.formats import NewerFormat
 from lth_cli.store.masks import load_mask, mask_digest, save_mask
 from lth_cli.store.states import State, load_state, read_header, save_state, state_name, stored_steps
-from lth_cli.store.tensors import NewerFormat
 
 
 def make(step=7):

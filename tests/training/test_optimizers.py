@@ -9,6 +9,7 @@ from lth_cli.config.errors import ConfigError
 from lth_cli.config.schema import Optimizer
 from lth_cli.store.states import State, load_state, save_state
 from lth_cli.training import optimizers
+from lth_cli.training.decoupled_sgd import DecoupledSGD
 from lth_cli.training.loop import Trainer, initial_state
 
 REFUSED = {"LBFGS", "SparseAdam", "Muon"}
@@ -78,6 +79,34 @@ def test_stored_momentum_takes_the_layout_of_its_parameter(optimizer, make_dense
     assert lasts > 4
     run(straight, 9)
     run(resumed, 9)
+    assert same(resumed.state(), straight.state())
+
+
+def test_decoupled_decay_follows_the_schedule_and_not_the_rate():
+    """Two steps of one weight, 2.0, with the gradient 1, at the rates 0.1 and 0.05 of a schedule from 0.1."""
+    weight = nn.Parameter(torch.tensor([2.0], dtype=torch.float64))
+    unused = nn.Parameter(torch.ones(1))
+    optimizer = DecoupledSGD([weight, unused], lr=0.1, momentum=0.9, weight_decay=0.01)
+    for rate in (0.1, 0.05):
+        optimizer.param_groups[0]["lr"] = rate
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    first = 2.0 * (1 - 0.01) - 0.1 * 1
+    assert weight.item() == pytest.approx(first * (1 - 0.005) - 0.05 * (0.9 + 1), abs=1e-12)
+    assert unused.item() == 1.0
+    with pytest.raises(ValueError, match="weight_decay"):
+        DecoupledSGD([weight], weight_decay=1.0)
+
+
+def test_decoupled_decay_goes_on_from_a_stored_state(make_dense, tmp_path):
+    trajectory = make_dense("optimizer=decoupled_sgd", "optimizer.weight_decay=0.01", "schedule=cosine")
+    straight = Trainer(trajectory, initial_state(trajectory, 0))
+    assert straight.optimizer.param_groups[0]["fused"]
+    run(straight, 5)
+    save_state(tmp_path / "state", straight.state(), "f" * 64)
+    run(straight, 12)
+    resumed = Trainer(trajectory, load_state(tmp_path / "state"))
+    run(resumed, 12)
     assert same(resumed.state(), straight.state())
 
 

@@ -7,6 +7,7 @@ they are written here anew: `python tests/training/test_pinned_identities.py` pr
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import tempfile
 from pathlib import Path
 
@@ -102,7 +103,7 @@ PINNED = {
 }
 
 KINDS = {
-    "dense": lambda: _dense(),
+    "dense": _dense,
     "another seed": lambda: _dense("seed=1"),
     "seeds of their own": lambda: _dense("seeds.init=3", "seeds.order=4"),
     "augmented": lambda: _dense("dataset.augment.crop=1", "dataset.augment.flip=true", "seeds.augment=5"),
@@ -118,7 +119,7 @@ KINDS = {
     "streamed": _streamed,
     "pre-trained": lambda: _dense("pretrain.length=4it", "pretrain.subset={fraction:0.1}"),
     "two processes": lambda: _dense("distributed.processes=2"),
-    "masked and rewound": lambda: _ticket(),
+    "masked and rewound": _ticket,
     "masked from the start": lambda: _ticket(first_step=0),
     "rate held": lambda: dataclasses.replace(_ticket(first_step=16), rate_held_from=15),
     "drawn anew": lambda: dataclasses.replace(_ticket(), start=Initial(11)),
@@ -131,7 +132,11 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_identities_stay_as_released(kind):
-    assert KINDS[kind]().identity == PINNED[kind]
+    """Also when told to another process, with its data and execution alone."""
+    trajectory = KINDS[kind]()
+    assert trajectory.identity == PINNED[kind]
+    told = pickle.loads(pickle.dumps(trajectory.told))
+    assert Trajectory(data=trajectory.data, execution=trajectory.execution, **told).identity == PINNED[kind]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from training_helpers import DROPOUT
 
 from lth_cli.config.errors import ConfigError
 from lth_cli.training.trajectory import FromState, Initial, Moved
@@ -12,7 +13,10 @@ CHANGES = [
     ["seed=1"],
     ["seeds.init=1"],
     ["seeds.order=1"],
-    ["seeds.augment=1"],
+    ["seeds.augment=1", "dataset.augment.crop=1"],
+    ["seeds.augment=2", "dataset.augment.crop=1"],
+    [*DROPOUT],
+    ["seeds.augment=1", *DROPOUT],
     ["model=conv2"],
     ["model.hidden=[30]"],
     ["model.init.weights=orthogonal"],
@@ -57,6 +61,7 @@ SAME = [
     ["rewind.to=3it"],
     ["controls.kinds=[random]"],
     ["seeds.mask=1"],
+    ["seeds.augment=1"],
     ["seeds.split=0"],
     ["seeds.init=0"],
     ["model.prune_output=true"],

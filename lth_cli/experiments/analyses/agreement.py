@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lth_cli.analysis.agreement import Agreement, agreement, distribution
 from lth_cli.analysis.difference import answers
 from lth_cli.config import analyzing
-from lth_cli.config.errors import RequestError
+from lth_cli.config.errors import LthError, RequestError
 from lth_cli.experiments.analyses.request import (
     Answer,
     NamedState,
@@ -30,6 +30,7 @@ from lth_cli.experiments.analyses.request import (
 from lth_cli.experiments.analyses.work import Work
 from lth_cli.pruning.mask import density
 from lth_cli.store.analyses import Row
+from lth_cli.store.tensors import content_digest
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def _answer(work: Work, *, asked: analyzing.Agreement, groups: Sequence[Group]) 
         name: [] for name in ("accuracy", "agreement", "classes", "networks", "churn", "examples")
     }
     for group in groups:
+        _check_distinct(work, group)
         said = torch.stack([_predictions(work, model, state, asked.split) for state in group.states])
         found = agreement(said, labels, data.classes)
         tables["accuracy"].append(_accuracy(group, found))
@@ -119,6 +121,25 @@ def _answer(work: Work, *, asked: analyzing.Agreement, groups: Sequence[Group]) 
     }
     headline = [_sentence({**one, **other}, asked.split) for one, other in rows]
     return Answer(tables, summary, headline)
+
+
+def _check_distinct(work: Work, group: Group) -> None:
+    """Refuse networks of the same weights: what their runs differ in changed nothing. Raises LthError."""
+    seen: dict[str, NamedState] = {}
+    for state in group.states:
+        twin = seen.setdefault(_weights_digest(work, state), state)
+        if twin is not state:
+            raise LthError(
+                f"{twin.label} and {state.label} have the same weights: what their runs differ in changed nothing, so "
+                "their agreement says nothing"
+            )
+
+
+def _weights_digest(work: Work, state: NamedState) -> str:
+    def compute() -> str:
+        return content_digest(work.state(state.recorded, state.step).weights, {})
+
+    return str(work.once(["weights", state.identity], compute))
 
 
 def _predictions(work: Work, model: nn.Module, state: NamedState, split: str) -> Tensor:

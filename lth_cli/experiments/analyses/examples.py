@@ -65,6 +65,8 @@ def prepare(request: Request, asked: analyzing.Examples) -> Study:
         {
             **settings(asked, "states", "between"),
             **circumstances(first),
+            # Answers of earlier releases had such a run's TF32 products in GraNd.
+            **({"grand_dtype": "fp32"} if asked.grand and first.plan.dense.execution.dtype == "tf32" else {}),
             "training_set": training_set,
             "positions": tensor_digest(data.positions("train")),
             "states": [[state.identity for state in training] for training in trainings],
@@ -179,7 +181,13 @@ def _grand(work: Work, model: nn.Module, state: NamedState) -> list[float]:
     recorded = state.recorded
     _take_up(work, model, state)
     chunk = max(1, min(256, _GRADIENTS // sum(weight.numel() for weight in model.parameters())))
-    return cast(list[float], grand(model, work.examples(recorded, "train"), recorded.masks, chunk).tolist())
+    execution = recorded.plan.dense.execution
+    dataclasses.replace(execution, dtype="fp32").activate()  # tf32 is a setting of the process
+    try:
+        norms = grand(model, work.examples(recorded, "train"), recorded.masks, chunk)
+    finally:
+        execution.activate()
+    return cast(list[float], norms.tolist())
 
 
 def _barrier(work: Work, model: nn.Module, pair: States) -> Tensor:

@@ -18,7 +18,7 @@ from torch import nn
 
 from lth_cli.analysis.difference import answers, differing, distance
 from lth_cli.config import analyzing
-from lth_cli.config.errors import RequestError
+from lth_cli.config.errors import LthError, RequestError
 from lth_cli.config.references import Reference
 from lth_cli.config.seeds import derive_seed
 from lth_cli.experiments.analyses.lines import curve
@@ -35,7 +35,7 @@ from lth_cli.experiments.analyses.work import Work
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.store.analyses import Row
 from lth_cli.store.states import State
-from lth_cli.training.trajectory import FromState, Trajectory
+from lth_cli.training.trajectory import NOT_HERE, FromState, Trajectory
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Origin:
 def prepare(request: Request, asked: analyzing.Instability) -> Study:
     """Check the question. Raises RequestError."""
     origins = [
-        _origin(request.round(name, run), name, moment, asked.copies)
+        _origin(request.round(name, run), name, moment, asked)
         for name in asked.rounds
         for moment in asked.at
         for run in request.runs
@@ -70,7 +70,7 @@ def prepare(request: Request, asked: analyzing.Instability) -> Study:
         "instability",
         request.runs[0],
         {
-            **settings(asked, "rounds", "at"),
+            **settings(asked, "rounds", "at", "schedule"),  # the copies say how they are trained
             **circumstances(rounds[0]),
             "copies_of": [[copy.identity for copy in origin.copies] for origin in origins],
         },
@@ -80,20 +80,30 @@ def prepare(request: Request, asked: analyzing.Instability) -> Study:
     )
 
 
-def _origin(recorded: Recorded, name: str, moment: str, count: int) -> Origin:
+def _origin(recorded: Recorded, name: str, moment: str, asked: analyzing.Instability) -> Origin:
     step = recorded.step(Reference.parse(f"run@{moment}").step)
     if not isinstance(recorded.trajectory, Trajectory):
-        raise RequestError(
-            f"the training of {recorded.label} cannot be repeated here (another device, data set or release of lth), "
-            "so no copies of it can be trained"
-        )
-    if step >= recorded.end:
+        raise RequestError(f"the training of {recorded.label} {NOT_HERE}, so no copies of it can be trained")
+    if step >= recorded.end and asked.schedule == "resumed":
         raise RequestError(f"analysis.at: {moment} is the end of {recorded.label}; nothing is left to train")
-    return Origin(recorded, name, step, tuple(_copy(recorded.trajectory, step, i + 1) for i in range(count)))
+    copies = tuple(_copy(recorded.trajectory, step, i + 1, asked.schedule) for i in range(asked.copies))
+    if len({copy.identity for copy in copies}) < len(copies):
+        raise RequestError(
+            f"copies of {recorded.label} would all be the same training: it keeps the stored order "
+            "(training.shuffle=false) and nothing in it draws random numbers, so there is no noise to be stable to"
+        )
+    return Origin(recorded, name, step, copies)
 
 
-def _copy(trajectory: Trajectory, step: int, number: int) -> Trajectory:
-    """The training from a step on with another order of the data and other augmentation, the optimizer fresh."""
+def _copy(trajectory: Trajectory, step: int, number: int, schedule: str) -> Trajectory:
+    """The training from a state on with another order of the data and other augmentation, the optimizer fresh.
+
+    Args:
+        trajectory: the training.
+        step: of the state.
+        number: of the copy, from 1.
+        schedule: `resumed` at that step, or `restarted` and trained in full (the control of Frankle et al. 2020).
+    """
     seeds, config = trajectory.config.resolved_seeds, trajectory.config
     # Shorter than derived seeds are: a config takes 53 bits.
     other = {
@@ -103,7 +113,11 @@ def _copy(trajectory: Trajectory, step: int, number: int) -> Trajectory:
         trajectory,
         config=config.model_copy(update={"seeds": config.seeds.model_copy(update=other)}),
         start=FromState(trajectory, step),
-        first_step=step,
+        **(
+            {"first_step": step}
+            if schedule == "resumed"
+            else {"first_step": 0, "ends_at": trajectory.horizon, "rate_held_from": None}
+        ),
     )
 
 
@@ -153,6 +167,11 @@ def _pairs(
         key = [first.identity, second.identity]
         line = curve(work, origin.recorded, model, ends, key, asked)
         apart = distance(ends[0].weights, ends[1].weights)
+        if apart == 0:
+            raise LthError(
+                f"copies {one} and {other} of {origin.recorded.label} from step {origin.step} ended in the same "
+                "weights: nothing that they draw from differs, so no instability can be measured"
+            )
         travelled = statistics.fmean(distance(start.weights, end.weights) for end in ends)
         row: Row = {
             **names,

@@ -38,7 +38,7 @@ from lth_cli.pruning.mask import Masks, Tensors, is_nested
 from lth_cli.store.analyses import Row
 from lth_cli.store.masks import mask_digest
 from lth_cli.store.states import State
-from lth_cli.training.trajectory import FromState, Moved, Trajectory
+from lth_cli.training.trajectory import NOT_HERE, FromState, Moved, Trajectory
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,7 @@ def _origin(request: Request, recorded: Recorded) -> Origin:
     trajectory, number = recorded.trajectory, recorded.round.number
     if not isinstance(trajectory, Trajectory):
         raise RequestError(
-            f"the training of {recorded.label} cannot be repeated here (another device, data set or release of lth), "
-            "so it cannot be trained from a moved start"
+            f"the training of {recorded.label} {NOT_HERE}, so it cannot be trained from a moved start"
         )
     branch = f"{recorded.branch}/" if recorded.branch else ""
     if not recorded.run.round(number + 1, recorded.branch).finished:

@@ -156,6 +156,7 @@ def open_work(
     except Locked as error:
         raise Interrupted(f"stopped while waiting: {error}") from error
     with lock, workforce() as make_trainer:
+        parts, uses = stored.parts(identity), _Uses(stored)  # refused where a newer release wrote them
         stored.clear_leftovers()
         engine = Engine(
             TrajectoryStore(Path(config.runs_dir) / ".store", warn=observer.message),
@@ -163,11 +164,11 @@ def open_work(
             _SELDOM,
             config.checkpoint.every,
             observer,
-            _Uses(stored),
+            uses,
             stop,
             make_trainer,
         )
-        yield Work(stored, identity, engine, observer, _parts=stored.parts(identity))
+        yield Work(stored, identity, engine, observer, _parts=parts)
 
 
 class _Uses:

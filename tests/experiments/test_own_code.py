@@ -1,0 +1,169 @@
+"""A person's own code is part of what was trained: after an edit nothing old is taken for new."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lth_cli.config import sources
+from lth_cli.store.runs import Run
+
+MODEL = '''
+import torch
+from own_parts.layers import Wide
+
+
+class Net(torch.nn.Module):
+    """Two layers."""
+
+    def __init__(self, input_shape, classes, hidden=8):
+        super().__init__()
+        self.body = Wide(input_shape[0] * input_shape[1] * input_shape[2], hidden)
+        self.head = torch.nn.Linear(hidden, classes)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.body(x.flatten(1))))
+'''
+LAYERS = "import torch\n\n\nclass Wide(torch.nn.Linear):\n    pass\n"
+SCORE = "def largest(weights, masks, *, seed):\n    return {name: weights[name].abs() for name in masks}\n"
+
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Put own modules where imports find them, as a new process would see them."""
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(**modules: str) -> None:
+        (tmp_path / "code" / "own_parts").mkdir(parents=True, exist_ok=True)
+        for name, text in modules.items():
+            (tmp_path / "code" / f"{name.replace('__', '/')}.py").write_text(text)
+        for name in [name for name in sys.modules if name.startswith("own_")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        sources.own_sources.cache_clear()
+        sources._file.cache_clear()
+
+    write(own_net=MODEL, own_parts__layers=LAYERS, own_score=SCORE)
+    yield write
+    write()
+
+
+@pytest.fixture
+def train(lth: Callable[..., Any]) -> Callable[..., Any]:
+    settings = (
+        "device=cpu",
+        "threads=1",
+        "dataset.subset.fraction=0.1",
+        "training.length=6it",
+        "--json",
+        "-q",
+    )
+    return lambda *more: lth("train", "~model.hidden", "model._target_=own_net.Net", *settings, *more)
+
+
+def steps(done: Any) -> tuple[int, int]:
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    return found["steps_trained"], found["steps_reused"]
+
+
+def interrupt(folder: Path, name: str) -> Run:
+    run = Run.open(folder / "runs" / name)
+    run.update(state="interrupted")
+    return run
+
+
+def test_edited_code_is_another_training(write: Write, train: Callable[..., Any]) -> None:
+    """An edit in the module named, or in one that it imports; a comment, a docstring and layout are none."""
+    assert steps(train("name=a")) == (6, 0)
+    write(own_net=MODEL.replace('"""Two layers."""', '"""Of two layers."""  # said otherwise\n\n'))
+    assert steps(train("name=b")) == (0, 6)
+    write(own_net=MODEL.replace("torch.relu", "torch.tanh"))
+    assert steps(train("name=c")) == (6, 0)
+    write(own_net=MODEL, own_parts__layers=LAYERS.replace("    pass", "    scale = 2"))
+    assert steps(train("name=d")) == (6, 0)
+    write(own_parts__layers=LAYERS)
+    assert steps(train("name=e")) == (0, 6)
+
+
+def test_a_stated_version_stands_for_the_source(write: Write, train: Callable[..., Any]) -> None:
+    assert steps(train("name=a", "+model._version_=1")) == (6, 0)
+    write(own_net=MODEL.replace("import torch\n", "import torch\nUNUSED = 1\n"))
+    assert steps(train("name=b", "+model._version_=1")) == (0, 6)
+    assert steps(train("name=c", "+model._version_=2")) == (6, 0)
+
+
+def test_runs_of_changed_code_are_refused_and_told_of(
+    write: Write, train: Callable[..., Any], lth: Callable[..., Any], tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("one", "two")):
+        assert train(f"name={name}", f"seed={seed}").code == 0
+    run = interrupt(tmp_path, "one")
+    assert run.info["own_code"]["model"]["modules"]["own_net"]["text"] == MODEL
+    assert "own code   own_net, own_parts.layers, unchanged" in lth("show", "one").out
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+    write(own_net=MODEL.replace("torch.relu", "torch.tanh"))
+    refused = train("name=one", "seed=0")
+    assert refused.code == 2
+    assert "model: module own_net has changed (-return self.head(torch.relu" in refused.err.replace(
+        "        ", ""
+    )
+    assert "Give another name=" in refused.err
+    asked = lth("analyze", "two", "one", "analysis=agreement", "--trust")
+    assert asked.code == 2
+    assert "the code of your own that two was trained with has changed" in asked.err
+    assert "own_net has changed" in lth("show", "two").out
+    verified = lth("verify", "two")
+    assert (verified.code, "note: own code: model: module own_net has changed" in verified.out) == (0, True)
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+    write(own_net="# the former code\n" + MODEL)
+    assert train("name=one", "seed=0").code == 0
+
+
+def test_a_changed_score_is_refused_as_well(
+    write: Write, lth: Callable[..., Any], small: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = (
+        "prune",
+        *small,
+        "training.length=3it",
+        "pruning.rounds=1",
+        "pruning.score=own_score.largest",
+        "name=x",
+    )
+    assert lth(*command, "-q").code == 0
+    interrupt(tmp_path, "x")
+    write(own_score=SCORE.replace(".abs()", ""))
+    refused = lth(*command, "-q")
+    assert (refused.code, "pruning.score: module own_score has changed" in refused.err) == (2, True)
+
+
+def test_what_is_installed_has_no_source_of_its_own() -> None:
+    for target in ("torch.optim.SGD", "lth_cli.models.mlp.MLP", "json.dumps", "sys.exit", "nowhere.at.all"):
+        assert sources.own_sources(target) == {}
+
+
+def test_networks_of_one_training_do_not_agree(
+    write: Write, train: Callable[..., Any], lth: Callable[..., Any]
+) -> None:
+    """Own code may draw random numbers, so `seeds.augment` counts; that it draws none shows in the weights."""
+    for seed in (0, 1):
+        assert train(f"name=s{seed}", f"seeds.augment={seed}", "training.shuffle=false").code == 0
+    asked = lth("analyze", "s0", "s1", "analysis=agreement", "--trust")
+    assert (asked.code, "s0:0@end and s1:0@end have the same weights" in asked.err) == (1, True)
+    copies = lth("analyze", "s0", "analysis=instability", "analysis.points=3", "--trust")
+    assert (copies.code, "copies 1 and 2 of s0:0 from step 0 ended in the same weights" in copies.err) == (
+        1,
+        True,
+    )
