@@ -142,6 +142,11 @@ class Augment(Section):
         return [key for key, value in self.model_dump(exclude={"magnitude"}).items() if value]
 
     @property
+    def draws(self) -> bool:
+        """Whether any of it is random; blurs are not."""
+        return bool({*self.active} - {"blur", "gaussian_blur"})
+
+    @property
     def mixing(self) -> bool:
         """Whether training batches have soft labels."""
         return bool(self.mixup or self.cutmix)

@@ -94,6 +94,10 @@ class Data(Protocol):
         """Whether an example looks different in training than in evaluation, or from epoch to epoch."""
 
     @property
+    def draws(self) -> bool:
+        """Whether training batches draw random numbers of `augment_seed`; blurs look different and draw none."""
+
+    @property
     def identity(self) -> dict[str, object]:
         """What decides every batch, given the seeds: content SHA-256, normalize, augment, whether labels are turns;
         plain JSON."""

@@ -82,7 +82,7 @@ class StreamedData:
             raise ConfigError(("dataset.augment.crop", message))
         check_augment(config.augment, self.input_shape, torch.uint8)
         self._normalizer = Normalizer.of(config.normalize, self.input_shape, device)
-        self.augmented = True  # by random resized crops
+        self.augmented = self.draws = True  # by random resized crops
         self._augment = config.augment
         self._turns = config.rotation_labels
         self._device = device

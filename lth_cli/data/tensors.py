@@ -83,6 +83,7 @@ class TensorData:
         self._positions = {name: selection.index for name, selection in selections.items()}
         self._augment = config.augment
         self.augmented = bool(config.augment.active)
+        self.draws = config.augment.draws
         self._turns = config.rotation_labels
         self._evaluation_batch = evaluation_batch
         self._normalizer = Normalizer.of(config.normalize, self.input_shape, device)

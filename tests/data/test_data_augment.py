@@ -183,6 +183,14 @@ def test_mixtures_are_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(torch.allclose(one, other) for one, other in zip(found, expected, strict=True))
 
 
+def test_what_draws_nothing_looks_different_all_the_same(place: Place) -> None:
+    """Answers of teachers by example would be of other images; but no other seed makes another training."""
+    for augment, draws in (({"blur": 2}, False), ({"gaussian_blur": 1.0}, False), ({"mixup": 1.0}, True)):
+        data = prepared(dataset(FAKE, augment=augment), place)
+        assert data.augmented and data.draws == draws
+        assert same(first(data, 3), first(data, 3, augment_seed=9)) != draws
+
+
 def test_what_is_drawn_for_mixtures() -> None:
     mixup = [draw_mix(schema.Augment(mixup=0.2), (7,), 0, step).share for step in range(2000)]
     assert np.mean(mixup) == pytest.approx(0.5, abs=0.04)
