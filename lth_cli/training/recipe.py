@@ -124,7 +124,7 @@ class Recipe:
     @property
     def draws(self) -> bool:
         """Whether a step draws random numbers of the augment seed: augmentation, dropout."""
-        return self.data.augmented or draws_in_training(self.model, self.data.input_shape, self.data.classes)
+        return self.data.draws or draws_in_training(self.model, self.data.input_shape, self.data.classes)
 
     def description(self, *, draws: bool) -> dict[str, Any]:
         """Plain values that decide its numbers.
