@@ -31,9 +31,8 @@ from lth_cli.analysis.hessian import Examples, Hessian
 from lth_cli.analysis.line import Line, positions
 from lth_cli.analysis.plane import Combination
 from lth_cli.config import schema
-from lth_cli.data.batches import Batch
+from lth_cli.data.batches import Batch, labelled
 from lth_cli.experiments.recorded import Recorded, open_round
-from lth_cli.models.build import build
 from lth_cli.models.mlp import MLP
 from lth_cli.models.resnet import ResNet
 from lth_cli.store.runs import Run
@@ -80,7 +79,7 @@ def _trained(folder: Path, threads: int, *arguments: str) -> tuple[Recorded, nn.
     lth("train", f"threads={threads}", "device=cpu", "name=run", "-q", *arguments, runs_dir=folder)
     recorded = open_round(Run.open(folder / "run"), 0, _Here(folder, threads))
     dense = recorded.plan.dense
-    model = build(dense.config.model, dense.data.input_shape, dense.data.classes, init_seed=0)
+    model = dense.recipe.build(init_seed=0)
     state = recorded.round.checkpoint(recorded.end)
     model.load_state_dict({**state.weights, **state.buffers})
     return recorded, model.eval()
@@ -97,7 +96,8 @@ def _exactness(folder: Path, threads: int) -> str:
     recorded, model = _trained(folder / "exact", threads, *settings)
     model.double()
     inputs, labels = (
-        torch.cat(parts) for parts in zip(*recorded.plan.dense.data.evaluation("train"), strict=True)
+        torch.cat(parts)
+        for parts in zip(*labelled(recorded.plan.dense.data.evaluation("train")), strict=True)
     )
     hessian = Hessian(model, lambda: [(inputs, labels)], recorded.masks)
     exact = _written_out(model, list(recorded.masks), inputs.double(), labels)
@@ -166,7 +166,7 @@ def _resnet(folder: Path, images: Path, examples: int, threads: int) -> str:
         "evaluation.train=false",
     )
     recorded, model = _trained(folder / "resnet", threads, *settings, f"dataset.path={images.resolve()}")
-    inputs, labels = next(iter(recorded.plan.dense.data.evaluation("train")))
+    inputs, labels = next(labelled(iter(recorded.plan.dense.data.evaluation("train"))))
     batches = list(zip(inputs[:examples].split(100), labels[:examples].split(100), strict=True))
     accuracy = recorded.round.summary["metrics"]["test"]["accuracy"]
     lines = [

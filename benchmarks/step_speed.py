@@ -21,6 +21,7 @@ from torchvision.transforms import v2
 
 from lth_cli.config.compose import load
 from lth_cli.config.schema import DataPlace
+from lth_cli.data.batches import labelled
 from lth_cli.data.source import Arrays, Place, open_place
 from lth_cli.experiments.plan import make_plan
 from lth_cli.pruning.controls import control_masks
@@ -69,7 +70,7 @@ def bare(trajectory: Trajectory, steps: int) -> None:
     model, optimizer = _network()
     batches = trajectory.batches.starting_at(0)
     for _ in range(steps):
-        inputs, labels = next(batches)
+        inputs, labels = next(labelled(batches))
         optimizer.zero_grad(set_to_none=True)
         functional.cross_entropy(model(inputs), labels).backward()
         optimizer.step()
@@ -81,7 +82,7 @@ def usual(steps: int, arrays: Arrays) -> None:
     loader = DataLoader(_Images(arrays), batch_size=BATCH, shuffle=True)
     done = 0
     while done < steps:
-        for inputs, labels in loader:
+        for inputs, labels in labelled(loader):
             optimizer.zero_grad(set_to_none=True)
             loss = functional.cross_entropy(model(inputs), labels)
             loss.backward()

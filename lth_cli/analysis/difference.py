@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from lth_cli.data.batches import Batch
+from lth_cli.data.batches import Batch, labelled
 from lth_cli.training.evaluate import predict
 from lth_cli.training.precision import Execution
 
@@ -21,7 +21,7 @@ def distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float
 @torch.no_grad()
 def answers(model: nn.Module, batches: Iterable[Batch], execution: Execution) -> Tensor:
     """The class that a model in evaluation mode says for each example, int64 [N] on the CPU."""
-    return torch.cat([predict(model, inputs, execution).argmax(1).cpu() for inputs, _ in batches])
+    return torch.cat([predict(model, inputs, execution).argmax(1).cpu() for inputs, _ in labelled(batches)])
 
 
 def differing(first: Tensor, second: Tensor) -> float:

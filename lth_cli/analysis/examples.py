@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from lth_cli.data.batches import Batch
+from lth_cli.data.batches import Batch, labelled
 from lth_cli.pruning.mask import Masks
 
 
@@ -77,7 +77,9 @@ def grand(model: nn.Module, batches: Iterable[Batch], masks: Masks, chunk: int) 
         ]
         return torch.stack(parts).sum()
 
-    norms = [vmap(squared_norm, chunk_size=chunk)(inputs, labels).sqrt() for inputs, labels in batches]
+    norms = [
+        vmap(squared_norm, chunk_size=chunk)(inputs, labels).sqrt() for inputs, labels in labelled(batches)
+    ]
     return torch.cat(norms).cpu().double()
 
 

@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lth_cli.data.batches import Batch
+from lth_cli.objectives.objective import Objective
 from lth_cli.pruning.mask import Masks
 
 Examples: TypeAlias = Callable[[], Iterable[Batch]]
@@ -25,6 +25,7 @@ class Hessian:
 
     Args:
         model: in the state to look at; it is put into inference mode.
+        objective: whose loss it is of, without label smoothing.
         examples: on the model's device, cast to its dtype.
         masks: True = a coordinate, by parameter name.
 
@@ -36,8 +37,9 @@ class Hessian:
         ValueError: when the masks keep no weight.
     """
 
-    def __init__(self, model: nn.Module, examples: Examples, masks: Masks) -> None:
+    def __init__(self, model: nn.Module, objective: Objective, examples: Examples, masks: Masks) -> None:
         self.model = model.eval()
+        self._objective = objective
         self._examples = examples
         parameters = dict(model.named_parameters())
         self._weights = [parameters[name] for name in masks]
@@ -55,10 +57,10 @@ class Hessian:
     def gradient(self) -> Tensor:
         """The gradient [D] of the mean loss."""
         total, count = self._zeros(), 0
-        for inputs, labels in self._examples():
-            slopes = torch.autograd.grad(self._loss(inputs, labels), self._weights, materialize_grads=True)
-            _add(total, slopes)
-            count += len(labels)
+        for batch in self._examples():
+            loss, examples = self._loss(batch)
+            _add(total, torch.autograd.grad(loss, self._weights, materialize_grads=True))
+            count += examples
         return self._gathered(total) / count
 
     def product(self, vector: Tensor) -> Tensor:
@@ -66,25 +68,25 @@ class Hessian:
         self.products += 1
         directions = self._spread(vector)
         total, count = self._zeros(), 0
-        for inputs, labels in self._examples():
-            slopes = torch.autograd.grad(
-                self._loss(inputs, labels), self._weights, create_graph=True, materialize_grads=True
-            )
+        for batch in self._examples():
+            loss, examples = self._loss(batch)
+            slopes = torch.autograd.grad(loss, self._weights, create_graph=True, materialize_grads=True)
             along = torch.stack(
                 [(slope * way).sum() for slope, way in zip(slopes, directions, strict=True)]
             ).sum()
             _add(total, torch.autograd.grad(along, self._weights, materialize_grads=True))
-            count += len(labels)
+            count += examples
         return self._gathered(total) / count
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """The parts [kept weights of a tensor] of a vector [D], by parameter name."""
         return dict(zip(self.sizes, torch.split(vector, list(self.sizes.values())), strict=True))
 
-    def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Sum of the losses of a batch."""
-        logits = self.model(inputs.to(self.dtype))
-        return functional.cross_entropy(logits, labels, reduction="sum")
+    def _loss(self, batch: Batch) -> tuple[Tensor, int]:
+        """Sum of the losses of a batch, and how many examples it has."""
+        seen = {name: x.to(self.dtype) if x.is_floating_point() else x for name, x in batch.items()}
+        outputs = self._objective.outputs(self.model, seen)
+        return self._objective.measure(outputs, seen)["loss"], len(outputs)
 
     def _zeros(self) -> list[Tensor]:
         return [torch.zeros_like(weight, requires_grad=False) for weight in self._weights]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lth_cli.data.batches import Batch
+from lth_cli.objectives.objective import Objective
 from lth_cli.store.states import State
-from lth_cli.training.evaluate import predict
+from lth_cli.training.evaluate import answer
 from lth_cli.training.precision import Execution
 
 _Measured = TypeVar("_Measured")
@@ -79,7 +80,9 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 @torch.no_grad()
-def recompute_batch_norm(model: nn.Module, batches: Iterable[Batch], execution: Execution) -> None:
+def recompute_batch_norm(
+    model: nn.Module, objective: Objective, batches: Iterable[Batch], execution: Execution
+) -> None:
     """Replace batch-norm statistics by averages over batches, each normalised by its own statistics.
 
     The mean over batches of their means and of their unbiased variances, all batches weighing the same
@@ -96,8 +99,8 @@ def recompute_batch_norm(model: nn.Module, batches: Iterable[Batch], execution: 
             layer.reset_running_stats()
             layer.momentum = None  # torch's word for the average of all batches so far
             layer.train()
-        for inputs, _ in batches:
-            predict(model, inputs, execution)
+        for batch in batches:
+            answer(model, objective, objective.view(batch, None, 0), execution)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -220,6 +220,28 @@ class Model(Component):
     prune_output: bool = Field(True, description="Whether pruning.output_layer=auto prunes the output layer.")
 
 
+CLASSIFICATION = "lth_cli.objectives.classification.Classification"
+
+
+class Objective(Component):
+    """What a training minimises and what is measured of it; its arguments are keys of this section."""
+
+    target: str = Field(
+        CLASSIFICATION, alias="_target_", description="A class of lth_cli.objectives, or an import path."
+    )
+    loss: Component | None = Field(
+        None,
+        description="Your own loss: _target_ of a function (outputs, batch) that returns the mean over the batch, "
+        "and its arguments; null is that of the objective.",
+    )
+
+    @property
+    def unusual(self) -> dict[str, Any]:
+        """The section as plain values; nothing where it is classification as it comes."""
+        written = {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
+        return {} if written == {"_target_": CLASSIFICATION} else written
+
+
 class Optimizer(Component):
     """Any torch.optim class; its arguments are keys of this section."""
 
@@ -500,6 +522,7 @@ class Config(Section):
     data: DataPlace = DataPlace()
     dataset: Dataset
     model: Model
+    objective: Objective = Objective()
     optimizer: Optimizer
     schedule: Schedule
     training: Training

@@ -21,6 +21,16 @@ class Spec:
     dtypes: Mapping[str, str]
     sizes: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of the `inputs` of data that have such. Raises KeyError."""
+        return self.shapes["inputs"]
+
+    @property
+    def classes(self) -> int:
+        """Of data that have such. Raises KeyError."""
+        return self.sizes["classes"]
+
     @classmethod
     def classified(cls, input_shape: tuple[int, ...], classes: int) -> Spec:
         """Inputs with a label each."""
@@ -53,10 +63,21 @@ class Interface:
         return cls(tuple(input_shape), "float32", (classes,), {"classes": classes})
 
     @property
+    def plain(self) -> tuple[Any, ...]:
+        """A value that can be a key."""
+        return (self.input_shape, self.input_dtype, self.output_shape, tuple(sorted(self.sizes.items())))
+
+    @classmethod
+    def of_plain(cls, plain: tuple[Any, ...]) -> Interface:
+        """Back from `plain`."""
+        input_shape, input_dtype, output_shape, sizes = plain
+        return cls(input_shape, input_dtype, output_shape, dict(sizes))
+
+    @property
     def supplied(self) -> dict[str, Any]:
         """Keyword arguments that the program has for an architecture."""
         return {"input_shape": self.input_shape, **self.sizes}
 
     def __str__(self) -> str:
-        sizes = ", ".join(f"{count:,} {name}" for name, count in self.sizes.items())
-        return f"inputs of shape {self.input_shape}, {sizes}"
+        sizes = "".join(f", {count} {name}" for name, count in self.sizes.items())
+        return f"inputs of shape {self.input_shape}{sizes}"

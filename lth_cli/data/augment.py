@@ -90,6 +90,7 @@ class Augmenter:
     def mixed(self, inputs: Tensor, labels: Tensor, step: int, rows: slice | Tensor) -> Batch:
         """MixUp or CutMix of the rows that `rows` named, where either is on."""
         if not self.augment.mixing:
-            return inputs, labels
+            return {"inputs": inputs, "labels": labels}
         mix = draw_mix(self.augment, self.input_shape, self.seed, step)
-        return mixed(inputs, labels, mix, self.classes, whole=isinstance(rows, slice))
+        inputs, labels = mixed(inputs, labels, mix, self.classes, whole=isinstance(rows, slice))
+        return {"inputs": inputs, "labels": labels}

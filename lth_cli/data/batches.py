@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -13,10 +13,12 @@ from torch import Tensor
 
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.seeds import derive_seed
+from lth_cli.config.spec import Spec
 
-Batch: TypeAlias = tuple[Tensor, Tensor]
-"""Inputs float32 [B, ...] and labels int64 [B] on the device, maybe views of stored data: read only.
+Batch: TypeAlias = Mapping[str, Tensor]
+"""Tensors of some examples by name, the first axis of each being the example; on the device, read only.
 
+Of data with classes: `inputs` float32 [B, ...] and `labels` int64 [B].
 Labels of training batches that MixUp or CutMix made are float32 [B, classes], probabilities.
 """
 
@@ -78,12 +80,8 @@ class Data(Protocol):
     """A data set ready for training."""
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the batch dimension."""
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
+    def spec(self) -> Spec:
+        """What an example is made of."""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -127,6 +125,11 @@ class Data(Protocol):
         Raises:
             KeyError: when there is no such split.
         """
+
+
+def labelled(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and labels of batches of data with classes."""
+    return ((batch["inputs"], batch["labels"]) for batch in batches)
 
 
 def count_steps(examples: int, batch_size: int, drop_last: bool) -> int:

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.config.seeds import derive_seed
+from lth_cli.config.spec import Spec
 from lth_cli.data.augment import Augmenter
 from lth_cli.data.batches import (
     WHOLE,
@@ -74,14 +75,13 @@ class StreamedData:
         evaluation_batch: int,
         workers: int,
     ) -> None:
-        self.input_shape = (3, files.size, files.size)
-        self.classes = classes
+        self.spec = Spec.classified((3, files.size, files.size), classes)
         self.sizes = {name: len(selection.index) for name, selection in selections.items()}
         if config.augment.crop:
             message = "must be 0: streamed images are cropped and scaled at random instead"
             raise ConfigError(("dataset.augment.crop", message))
-        check_augment(config.augment, self.input_shape, torch.uint8)
-        self._normalizer = Normalizer.of(config.normalize, self.input_shape, device)
+        check_augment(config.augment, self.spec.input_shape, torch.uint8)
+        self._normalizer = Normalizer.of(config.normalize, self.spec.input_shape, device)
         self.augmented = self.draws = True  # by random resized crops
         self._augment = config.augment
         self._turns = config.rotation_labels
@@ -106,7 +106,12 @@ class StreamedData:
         count = self.sizes["train"]
         steps = count_steps(count, batch_size, drop_last)
         augmenter = Augmenter(
-            self._augment, self._normalizer, self._turns, self.input_shape, self.classes, augment_seed
+            self._augment,
+            self._normalizer,
+            self._turns,
+            self.spec.input_shape,
+            self.spec.classes,
+            augment_seed,
         )
 
         def examples(step: int) -> int:
@@ -157,7 +162,8 @@ class StreamedData:
                 yield None, (), rows[start : start + self._evaluation_batch]
 
         for images, labels in self._load(split, requests, augment_seed=0):
-            yield self._normalizer(turn(images, labels) if self._turns else images), labels
+            inputs = self._normalizer(turn(images, labels) if self._turns else images)
+            yield {"inputs": inputs, "labels": labels}
 
     def positions(self, split: str) -> Tensor:
         """Where the examples of a split lie in the data set as loaded; see `Data.positions`."""
@@ -165,7 +171,7 @@ class StreamedData:
 
     def _load(
         self, split: str, requests: Callable[[], Iterator[Request]], augment_seed: int
-    ) -> Iterator[Batch]:
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Requested images uint8 [B, 3, size, size] and labels, on the device.
 
         Raises:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lth_cli.config import schema
+from lth_cli.config.spec import Spec
 from lth_cli.data.augment import Augmenter
 from lth_cli.data.batches import (
     WHOLE,
@@ -77,8 +78,7 @@ class TensorData:
         evaluation_batch: int,
         largest_normalized: int = LARGEST_NORMALIZED,
     ) -> None:
-        self.input_shape = tuple(arrays.train_inputs.shape[1:])
-        self.classes = classes
+        self.spec = Spec.classified(tuple(arrays.train_inputs.shape[1:]), classes)
         self.sizes = {name: len(selection.index) for name, selection in selections.items()}
         self._positions = {name: selection.index for name, selection in selections.items()}
         self._augment = config.augment
@@ -86,10 +86,10 @@ class TensorData:
         self.draws = config.augment.draws
         self._turns = config.rotation_labels
         self._evaluation_batch = evaluation_batch
-        self._normalizer = Normalizer.of(config.normalize, self.input_shape, device)
-        check_augment(config.augment, self.input_shape, arrays.train_inputs.dtype)
+        self._normalizer = Normalizer.of(config.normalize, self.spec.input_shape, device)
+        check_augment(config.augment, self.spec.input_shape, arrays.train_inputs.dtype)
         if self._turns:
-            check_square(self.input_shape)
+            check_square(self.spec.input_shape)
 
         loaded: dict[str, Tensor] = {}
         self._splits: dict[str, Split] = {}
@@ -117,7 +117,12 @@ class TensorData:
         check_mixing(self._augment, batch_size)
         steps = count_steps(self.sizes["train"], batch_size, drop_last)
         augmenter = Augmenter(
-            self._augment, self._normalizer, self._turns, self.input_shape, self.classes, augment_seed
+            self._augment,
+            self._normalizer,
+            self._turns,
+            self.spec.input_shape,
+            self.spec.classes,
+            augment_seed,
         )
         return TensorBatches(
             self._splits["train"],
@@ -139,7 +144,8 @@ class TensorData:
             if order is not None:
                 rows = order[rows]
             inputs, labels = chosen.inputs[rows], chosen.labels[rows]
-            yield inputs if chosen.normalized else self._seen(inputs, labels), labels
+            seen = inputs if chosen.normalized else self._seen(inputs, labels)
+            yield {"inputs": seen, "labels": labels}
 
     def positions(self, split: str) -> Tensor:
         """Where the examples of a split lie in the data set as loaded; see `Data.positions`."""

@@ -119,7 +119,7 @@ class Plan:
 
     def own_teacher(self, of: FromState) -> Teacher:
         """A network of this plan's architecture and data as a teacher."""
-        return Teacher(of, self.config.model.model_dump(mode="json"), self.dense.data.input_shape)
+        return Teacher(of, self.config.model.model_dump(mode="json"), self.dense.data.spec.input_shape)
 
     def distilled(self, trajectory: Trajectory, networks: Mapping[str, Teacher]) -> Trajectory:
         """A training with the teachers of this config; without any it is left as it is.
@@ -269,11 +269,12 @@ def _pretrained(config: schema.Config, trajectory: Trajectory) -> Trajectory:
         }
     )
     data = load_data(Loading.of(own), trajectory.execution)
-    if data.input_shape != trajectory.data.input_shape:
+    theirs, ours = data.spec, trajectory.data.spec
+    if theirs.shapes != ours.shapes:
         raise ConfigError(
             (
                 "pretrain.dataset",
-                f"it has inputs of shape {data.input_shape}, the training {trajectory.data.input_shape}",
+                f"it has examples of shape {dict(theirs.shapes)}, the training {dict(ours.shapes)}",
             )
         )
     before = dense(recipe(own, data, trajectory.execution))
@@ -287,9 +288,10 @@ def _pretrained(config: schema.Config, trajectory: Trajectory) -> Trajectory:
         )
     point = FromState(before, before.horizon)
     start: Start = point
-    if data.classes != trajectory.data.classes:
-        classes = data.classes, trajectory.data.classes
-        head = new_head(config.model, data.input_shape, *classes, where="pretrain.dataset")
+    if theirs.sizes != ours.sizes:
+        head = new_head(
+            config.model, before.recipe.interface, trajectory.recipe.interface, "pretrain.dataset"
+        )
         start = Joined(point, head, config.resolved_seeds["init"])
     return dataclasses.replace(trajectory, start=start, first_step=before.horizon)
 

@@ -18,6 +18,7 @@ from lth_cli.config import schema
 from lth_cli.config.distilling import RELATIVE, is_file
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.references import Reference
+from lth_cli.config.spec import Interface
 from lth_cli.config.values import Component
 from lth_cli.experiments.plan import NamedTeacher, Plan
 from lth_cli.experiments.recorded import accuracy, open_reference
@@ -49,6 +50,10 @@ def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None)
     section = plan.config.distillation
     if not section.teachers:
         return dataclasses.replace(plan, teachers=())
+    if plan.config.objective.target != schema.CLASSIFICATION:
+        raise ConfigError(
+            (_KEY, f"teachers answer with logits of classes; {plan.config.objective.target} has none")
+        )
     kept = {**_kept(source), **_kept(run)}
     found: list[NamedTeacher] = []
     for name in section.teachers:
@@ -209,16 +214,16 @@ def fitted(label: str, of: FromState, theirs: Plan, plan: Plan) -> Teacher:
             )
         )
     data = theirs.dense.data
-    if data.classes != plan.dense.data.classes:
+    if data.spec.classes != plan.dense.data.spec.classes:
         raise ConfigError(
             (
                 _KEY,
-                f"{label} tells {data.classes} classes apart, the student {plan.dense.data.classes}; "
+                f"{label} tells {data.spec.classes} classes apart, the student {plan.dense.data.spec.classes}; "
                 "both must have the same",
             )
         )
     scale, shift = _affine(plan.config.dataset.normalize, theirs.config.dataset.normalize)
-    teacher = Teacher(of, theirs.config.model.model_dump(mode="json"), data.input_shape, scale, shift)
+    teacher = Teacher(of, theirs.config.model.model_dump(mode="json"), data.spec.input_shape, scale, shift)
     _check_fit(label, teacher, plan)
     return teacher
 
@@ -263,8 +268,10 @@ def _from_file(name: str, plan: Plan) -> NamedTeacher:
     model = plan.config.distillation.model
     section = plan.config.model if model is None else _model(model)
     data = plan.dense.data
-    network = build(section, data.input_shape, data.classes, init_seed=0)
-    return _imported(name, tensors, network, section.model_dump(mode="json"), data.input_shape, None, None)
+    network = build(section, plan.dense.recipe.interface, init_seed=0)
+    return _imported(
+        name, tensors, network, section.model_dump(mode="json"), data.spec.input_shape, None, None
+    )
 
 
 def _model(component: Component) -> schema.Model:
@@ -300,12 +307,12 @@ def _from_torchvision(name: str, plan: Plan) -> NamedTeacher:
         weights = torchvision.models.get_model_weights(architecture)[which or "DEFAULT"]
     except (ValueError, KeyError) as error:
         raise ConfigError((_KEY, f"torchvision has no weights {name.partition(':')[2]!r}")) from error
-    classes, ours = len(weights.meta["categories"]), plan.dense.data.classes
+    classes, ours = len(weights.meta["categories"]), plan.dense.data.spec.classes
     if classes != ours:
         raise ConfigError(
             (_KEY, f"{name} tells {classes} classes apart, the student {ours}; both must have the same")
         )
-    shape = plan.dense.data.input_shape
+    shape = plan.dense.data.spec.input_shape
     if len(shape) != 3:
         raise ConfigError((_KEY, f"{name} sees images, the student inputs of shape {shape}"))
     transforms = weights.transforms()
@@ -318,7 +325,7 @@ def _from_torchvision(name: str, plan: Plan) -> NamedTeacher:
         tensors = weights.get_state_dict(progress=False)
     except Exception as error:
         raise RequestError(f"the weights of {name} cannot be downloaded: {error}") from error
-    network = build(section, size, classes, init_seed=0)
+    network = build(section, Interface.classifier(size, classes), init_seed=0)
     known = {
         key: value for key, value in tensors.items() if key in network.state_dict()
     }  # not of auxiliary heads
@@ -363,7 +370,7 @@ def _imported(
 
 def _check_fit(label: str, teacher: Teacher, plan: Plan) -> None:
     """Refuse a teacher that cannot see what the student sees. Raises ConfigError."""
-    ours, theirs = plan.dense.data.input_shape, tuple(teacher.input_shape)
+    ours, theirs = plan.dense.data.spec.input_shape, tuple(teacher.input_shape)
     if ours == theirs:
         return
     images = len(ours) == len(theirs) == 3

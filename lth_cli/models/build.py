@@ -15,17 +15,18 @@ from torch.nn.parameter import is_lazy
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.seeds import derive_seed
+from lth_cli.config.spec import Interface
 from lth_cli.config.targets import check_arguments, locate
 from lth_cli.models.initialize import initialize
 from lth_cli.models.layers import weighted_layers, weights_and_biases
 
-_SUPPLIED = ("input_shape", "classes")
+_SUPPLIED = ("input_shape", "classes", "outputs", "vocabulary", "length")
 # Packages whose modules draw random numbers in training only where `_drop_probabilities` finds it.
 _READ_PACKAGES = {"torch", "torchvision", "lth_cli"}
 _ALWAYS_RANDOM = (nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 
 
-def build(config: schema.Model, input_shape: tuple[int, ...], classes: int, init_seed: int) -> nn.Module:
+def build(config: schema.Model, interface: Interface, init_seed: int) -> nn.Module:
     """Build and initialise a model on the CPU: the same bytes for the same seed.
 
     The global random state is left as it was. Before it is returned the model is tried on two examples of
@@ -33,12 +34,11 @@ def build(config: schema.Model, input_shape: tuple[int, ...], classes: int, init
 
     Args:
         config: the architecture, its arguments, and the initialiser.
-        input_shape: shape of one example of the data set, without the batch dimension.
-        classes: number of classes of the data set.
+        interface: what goes in, what must come out.
         init_seed: decides the initial weights.
 
     Returns:
-        A module in training mode that maps [N, *input_shape] to logits [N, classes].
+        A module in training mode that maps [N, *input_shape] to [N, *output_shape].
 
     Raises:
         ConfigError: at config path `model` or below it, when there is no such architecture, its arguments are
@@ -46,21 +46,25 @@ def build(config: schema.Model, input_shape: tuple[int, ...], classes: int, init
     """
     function = locate(config.target, "model._target_")
     arguments = check_arguments(function, config.arguments, "model", supplied=_SUPPLIED)
-    supplied = _accepted(function, {"input_shape": tuple(input_shape), "classes": classes})
+    supplied = _accepted(function, interface.supplied)
+    missing = sorted(_needed(function) & set(_SUPPLIED) - supplied.keys())
+    if missing:
+        problem = f"{config.target} needs {', '.join(missing)}, which this data set and objective do not give"
+        raise ConfigError(("model", problem))
     with _seeded(derive_seed(init_seed, "model.build")):
         try:
             model = function(**supplied, **arguments)
         except ConfigError:
             raise
         except Exception as error:
-            problem = f"{config.target} cannot be built for {_data(input_shape, classes)}: {_brief(error)}"
+            problem = f"{config.target} cannot be built for {_data(interface)}: {_brief(error)}"
             raise ConfigError(("model", problem)) from error
         if not isinstance(model, nn.Module):
             raise ConfigError(
                 ("model._target_", f"{config.target} returned {type(model).__name__}, not a torch.nn.Module")
             )
         # Inside the seeded block and before initialising, because lazy modules draw their parameters here.
-        _check_fit(model, config.target, input_shape, classes)
+        _check_fit(model, config.target, interface)
     initialize(model, config.init, init_seed)
     return model
 
@@ -97,22 +101,19 @@ def output_layer(model: nn.Module) -> str:
     return linear[-1] if linear else layers[-1][0]
 
 
-def new_head(
-    config: schema.Model, input_shape: tuple[int, ...], before: int, after: int, *, where: str
-) -> tuple[str, ...]:
+def new_head(config: schema.Model, before: Interface, after: Interface, where: str) -> tuple[str, ...]:
     """Names of the output layer's parameters, which a model for other classes cannot take over.
 
     Args:
         config: the architecture.
-        input_shape: shape of one example.
-        before: classes of the model whose weights are taken over.
-        after: classes of the model that takes them.
+        before: what the model is for whose weights are taken over.
+        after: what the model is for that takes them.
         where: config path to name in the error.
 
     Raises:
-        ConfigError: when the number of classes decides the shape of any other tensor.
+        ConfigError: when what differs decides the shape of any other tensor.
     """
-    theirs, ours = (build(config, input_shape, classes, init_seed=0) for classes in (before, after))
+    theirs, ours = (build(config, interface, init_seed=0) for interface in (before, after))
     layer = output_layer(ours)
     head = {name for name, _ in ours.named_parameters() if name.rpartition(".")[0] == layer}
     shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (theirs, ours)]
@@ -121,8 +122,8 @@ def new_head(
         raise ConfigError(
             (
                 where,
-                f"it has {before} classes, the training {after}, and beside the output layer {layer} that changes "
-                f"{', '.join(beyond[:5])}; only an output layer can be drawn anew",
+                f"it has {_sizes(before)}, the training {_sizes(after)}, and beside the output layer {layer} that "
+                f"changes {', '.join(beyond[:5])}; only an output layer can be drawn anew",
             )
         )
     return tuple(sorted(head))
@@ -144,15 +145,15 @@ def has_randomness(model: nn.Module) -> bool:
     )
 
 
-def draws_in_training(config: schema.Model, input_shape: tuple[int, ...], classes: int) -> bool:
+def draws_in_training(config: schema.Model, interface: Interface) -> bool:
     """Whether a configured model `has_randomness`. Raises as `build`."""
-    return _draws_in_training(config.model_dump_json(), input_shape, classes)
+    return _draws_in_training(config.model_dump_json(), interface.plain)
 
 
 @functools.lru_cache(maxsize=64)  # asked for every trajectory, and a model is slow to build
-def _draws_in_training(config: str, input_shape: tuple[int, ...], classes: int) -> bool:
+def _draws_in_training(config: str, plain: tuple[Any, ...]) -> bool:
     model = schema.Model.model_validate_json(config)
-    return has_randomness(build(model, input_shape, classes, init_seed=0))
+    return has_randomness(build(model, Interface.of_plain(plain), init_seed=0))
 
 
 def _drop_probabilities(module: nn.Module) -> Iterator[float]:
@@ -185,16 +186,23 @@ def _accepted(function: Callable[..., Any], supplied: dict[str, Any]) -> dict[st
     return {name: value for name, value in supplied.items() if name in named}
 
 
-def _check_fit(model: nn.Module, target: str, input_shape: tuple[int, ...], classes: int) -> None:
+def _needed(function: Callable[..., Any]) -> set[str]:
+    """Names of the arguments that a function cannot do without."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name for p in parameters if p.default is p.empty}
+
+
+def _check_fit(model: nn.Module, target: str, interface: Interface) -> None:
     """Try the model on two examples; its training modes and buffers are afterwards as they were."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
     model.eval()
     try:
         with torch.no_grad():
-            outputs = model(torch.zeros(2, *input_shape))
+            dtype = getattr(torch, interface.input_dtype)
+            outputs = model(torch.zeros(2, *interface.input_shape, dtype=dtype))
     except Exception as error:
-        problem = f"{target} does not fit {_data(input_shape, classes)}: {_brief(error)}"
+        problem = f"{target} does not fit {_data(interface)}: {_brief(error)}"
         raise ConfigError(("model", problem)) from error
     for module, training in modes:
         module.training = training
@@ -202,15 +210,20 @@ def _check_fit(model: nn.Module, target: str, input_shape: tuple[int, ...], clas
         for name, buffer in model.named_buffers():
             if name in buffers:
                 buffer.copy_(buffers[name])
-    if not isinstance(outputs, Tensor) or outputs.shape != (2, classes):
+    expected = (2, *interface.output_shape)
+    if not isinstance(outputs, Tensor) or outputs.shape != expected:
         given = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-        wanted = f"logits of shape {(2, classes)} are needed"
-        problem = f"{target} gives {given} for two examples of {_data(input_shape, classes)}; {wanted}"
+        wanted = f"{'logits' if 'classes' in interface.sizes else 'outputs'} of shape {expected} are needed"
+        problem = f"{target} gives {given} for two examples of {_data(interface)}; {wanted}"
         raise ConfigError(("model", problem))
 
 
-def _data(input_shape: tuple[int, ...], classes: int) -> str:
-    return f"the data set (inputs of shape {tuple(input_shape)}, {classes} classes)"
+def _sizes(interface: Interface) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in interface.sizes.items())
+
+
+def _data(interface: Interface) -> str:
+    return f"the data set ({interface})"
 
 
 def _brief(error: Exception) -> str:

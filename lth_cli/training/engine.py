@@ -367,8 +367,7 @@ def _evaluate(trainer: Trainer, split: str, begun: float, should_stop: Callable[
         "step": trainer.step,
         "epoch": trainer.step / trajectory.steps_per_epoch,
         "split": split,
-        "loss": metrics.loss,
-        "accuracy": metrics.accuracy,
+        **metrics,
         "lr": trajectory.learning_rate(trainer.step),
         "seconds": round(time.monotonic() - begun, 3),
     }

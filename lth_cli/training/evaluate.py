@@ -1,26 +1,21 @@
-"""Loss and accuracy of a model on one split."""
+"""What an objective measures of a model on one split."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lth_cli.data.batches import Batch, Data
+from lth_cli.objectives.objective import Objective
 from lth_cli.training.precision import Execution
 
-
-@dataclass(frozen=True)
-class Metrics:
-    """Mean cross-entropy (natural logarithm, no label smoothing) and share of examples classified correctly."""
-
-    loss: float
-    accuracy: float
+Metrics: TypeAlias = dict[str, float]
+"""`loss` and the metrics of an objective by name, as means over examples; accuracy is a fraction."""
 
 
 class Stopped(Exception):
@@ -29,6 +24,7 @@ class Stopped(Exception):
 
 def evaluate(
     model: nn.Module,
+    objective: Objective,
     data: Data,
     split: str,
     execution: Execution,
@@ -46,38 +42,49 @@ def evaluate(
                 raise Stopped
             yield batch
 
-    return summarize(tally(model, batches(), execution))
+    return summarize(objective, tally(model, objective, batches(), execution))
 
 
-Tally: TypeAlias = list[tuple[float, int, int]]
-"""Sum of the losses, correct answers and examples of each batch."""
+Tally: TypeAlias = list[dict[str, float]]
+"""What each batch adds to the totals, by name; `examples` is how many it has."""
 
 
 @torch.no_grad()
-def tally(model: nn.Module, batches: Iterable[Batch], execution: Execution) -> Tally:
+def tally(model: nn.Module, objective: Objective, batches: Iterable[Batch], execution: Execution) -> Tally:
     """What each batch adds to the metrics; the device is read once, at the end."""
     training = model.training
     model.eval()
-    losses: list[Tensor] = []
-    correct: list[Tensor] = []
+    found: dict[str, list[Tensor]] = defaultdict(list)
     examples: list[int] = []
     try:
-        for inputs, labels in batches:
-            logits = predict(model, inputs, execution)
-            losses.append(functional.cross_entropy(logits, labels, reduction="sum"))
-            correct.append((logits.argmax(1) == labels).sum())
-            examples.append(len(labels))
+        for batch in batches:
+            seen = objective.view(batch, None, 0)
+            for name, value in objective.measure(answer(model, objective, seen, execution), seen).items():
+                found[name].append(value)
+            examples.append(len(next(iter(batch.values()))))
     finally:
         model.train(training)
-    if not examples:
-        return []
-    return list(zip(torch.stack(losses).tolist(), torch.stack(correct).tolist(), examples, strict=True))
+    columns = {name: torch.stack(values).tolist() for name, values in found.items()}
+    columns["examples"] = examples
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def summarize(parts: Tally) -> Metrics:
-    """The metrics of all batches, in any order: the sum of their losses is the exact one, rounded once."""
-    losses, correct, examples = zip(*parts, strict=True)
-    return Metrics(math.fsum(losses) / sum(examples), sum(correct) / sum(examples))
+def summarize(objective: Objective, parts: Tally) -> Metrics:
+    """The metrics of all batches, in any order: each total is the exact sum, rounded once."""
+    totals = {name: math.fsum(part[name] for part in parts) for name in parts[0]}
+    return objective.summarize(totals)
+
+
+def answer(model: nn.Module, objective: Objective, batch: Batch, execution: Execution) -> Tensor:
+    """What a model answers to a batch, in fp32."""
+    with execution.autocast():
+        answered = objective.outputs(model, arranged(batch, execution))
+    return answered.float()
+
+
+def arranged(batch: Batch, execution: Execution) -> Mapping[str, Tensor]:
+    """A batch whose images have the configured layout in memory."""
+    return {name: execution.arrange(tensor) for name, tensor in batch.items()}
 
 
 def predict(model: nn.Module, inputs: Tensor, execution: Execution) -> Tensor:

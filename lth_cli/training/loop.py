@@ -8,18 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from lth_cli.config.errors import LthError
 from lth_cli.config.seeds import derive_seed
-from lth_cli.data.batches import WHOLE, Part
+from lth_cli.data.batches import WHOLE, Batch, Part
 from lth_cli.models.build import has_randomness
 from lth_cli.pruning import mask as mask_room
 from lth_cli.store.states import State
 from lth_cli.training import optimizers
-from lth_cli.training.evaluate import Metrics, evaluate, predict
+from lth_cli.training.evaluate import Metrics, answer, evaluate
 from lth_cli.training.freezing import freeze, frozen
 from lth_cli.training.restore import restore
 from lth_cli.training.teaching import Teaching
@@ -43,7 +42,9 @@ class Diverged(LthError):
         """This error, with the last metrics that were finite (lines of metrics.jsonl) in its message."""
         if metrics:
             self.last_finite = last = max(metrics, key=lambda line: int(line["step"]))
-            found = f"{last['split']} loss {last['loss']:.4g}, accuracy {last['accuracy']:.4g} at step {last['step']}"
+            told = ("step", "epoch", "split", "lr", "seconds")
+            values = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if name not in told)
+            found = f"{last['split']} {values} at step {last['step']}"
             self.args = (f"{self.args[0]}; last finite metrics: {found}",)
         return self
 
@@ -140,8 +141,9 @@ class Trainer:
             Stopped: `should_stop` was true in the middle of it.
         """
         self._check_losses()
-        metrics = evaluate(self.model, self.trajectory.data, split, self.execution, should_stop)
-        if not math.isfinite(metrics.loss):
+        objective, data = self.trajectory.recipe.objective, self.trajectory.data
+        metrics = evaluate(self.model, objective, data, split, self.execution, should_stop)
+        if not math.isfinite(metrics["loss"]):
             raise Diverged(self.step, f"the {split} loss")
         return metrics
 
@@ -152,14 +154,13 @@ class Trainer:
 
     def _advance(self) -> None:
         """Go one step; now and then the losses are read."""
-        inputs, labels = next(self._batches)
-        self._losses[self._unchecked] = self._update(inputs, labels)
+        self._losses[self._unchecked] = self._update(next(self._batches))
         self._unchecked += 1
         self.step += 1
         if self._unchecked == _LOSSES_HELD:
             self._check_losses()
 
-    def _update(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _update(self, batch: Batch) -> Tensor:
         """One optimizer step; nothing here waits for the device."""
         recipe = self.trajectory.recipe
         if self._random:
@@ -168,7 +169,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._gradients(inputs, labels)
+        loss = self._gradients(batch)
         if self._masked:
             # Before clipping and the update, so that a pruned weight enters no norm, momentum or statistic.
             _mask_in_place([_gradient(weight) for weight in self._masked], self._masks)
@@ -185,19 +186,21 @@ class Trainer:
         """What a forward pass of the present step draws from."""
         return derive_seed(self.trajectory.recipe.seeds["augment"], "dropout", self.step)
 
-    def _gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _gradients(self, batch: Batch) -> Tensor:
         """Leave the gradients of the mean loss of the batch in the parameters, and return that loss."""
-        loss = self._loss(predict(self.model, inputs, self.execution), inputs, labels)
+        loss = self._loss(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _loss(self, logits: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of a batch, or a part of one: on the labels, and on the teachers' answers where there are any."""
-        smoothing = self.trajectory.recipe.label_smoothing
-        task = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean loss of a batch, or a part of one: the objective's, and on answers of teachers where there are any."""
+        objective = self.trajectory.recipe.objective
+        seen = objective.view(batch, self.step, self.trajectory.recipe.seeds["augment"])
+        outputs = answer(model, objective, seen, self.execution)
+        task = objective.loss(outputs, seen)
         if self._teaching is None:
             return task
-        return self._teaching.mixed(task, logits, self.step, inputs)
+        return self._teaching.mixed(task, outputs, self.step, batch["inputs"])
 
     def _check_losses(self) -> None:
         """Read the losses since the last check, in one transfer."""

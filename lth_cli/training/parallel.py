@@ -32,7 +32,7 @@ from lth_cli.store.masks import mask_digest
 from lth_cli.store.states import State
 from lth_cli.store.tensors import content_digest
 from lth_cli.training.batch_norm import synchronize
-from lth_cli.training.evaluate import Metrics, Stopped, predict, summarize, tally
+from lth_cli.training.evaluate import Metrics, Stopped, summarize, tally
 from lth_cli.training.loop import Diverged, Trainer
 from lth_cli.training.ranks import Ranks
 from lth_cli.training.recipe import Recipe
@@ -156,9 +156,10 @@ class ParallelTrainer(Trainer):
         """
         for buffer in self.model.buffers():
             self._ranks.copy_from_first(buffer)
-        own = tally(self.model, self._own_batches(split, should_stop), self.execution)
-        metrics = summarize([batch for part in self._ranks.gather(own) for batch in part])
-        if not math.isfinite(metrics.loss):
+        objective = self.trajectory.recipe.objective
+        own = tally(self.model, objective, self._own_batches(split, should_stop), self.execution)
+        metrics = summarize(objective, [batch for part in self._ranks.gather(own) for batch in part])
+        if not math.isfinite(metrics["loss"]):
             raise Diverged(self.step, f"the {split} loss")
         return metrics
 
@@ -179,13 +180,13 @@ class ParallelTrainer(Trainer):
         seed = self.trajectory.recipe.seeds["augment"]
         return derive_seed(seed, "dropout", self.step, self._ranks.rank)
 
-    def _gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _gradients(self, batch: Batch) -> Tensor:
         """Leave the gradients of the mean loss of the whole batch; returns this part's share of that loss."""
         count = self.trajectory.batches.examples(self.step)
         start, stop = self._part.bounds(count)
         for layer in self._normalizations:
             layer.counts = start < stop
-        loss = self._loss(predict(self._parallel, inputs, self.execution), inputs, labels)
+        loss = self._loss(self._parallel, batch)
         share = loss * ((stop - start) / count)
         # DDP takes the mean over the ranks.
         (share * self._ranks.size).backward()  # type: ignore[no-untyped-call]

@@ -12,9 +12,13 @@ from torch import nn
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
+from lth_cli.config.spec import Interface
 from lth_cli.config.steps import Duration
+from lth_cli.config.values import Component
 from lth_cli.data.batches import Batches, Data
 from lth_cli.models.build import build, draws_in_training
+from lth_cli.objectives.build import make_objective
+from lth_cli.objectives.objective import Objective
 from lth_cli.training import schedules
 from lth_cli.training.precision import Execution
 
@@ -65,6 +69,7 @@ class Recipe:
         loading: how they were.
         execution: device, threads and number formats.
         model: the architecture and its initialiser.
+        objective_section: names the objective.
         batching: of the examples.
         label_smoothing: of the targets.
         gradient_clip: largest norm of the gradients; None does not clip.
@@ -79,6 +84,7 @@ class Recipe:
     loading: Loading
     execution: Execution
     model: schema.Model
+    objective_section: schema.Objective
     batching: Batching
     label_smoothing: float
     gradient_clip: float | None
@@ -119,12 +125,22 @@ class Recipe:
 
     def build(self, init_seed: int) -> nn.Module:
         """The model with fresh weights, on the CPU; the same bytes for the same seed. Raises ConfigError."""
-        return build(self.model, self.data.input_shape, self.data.classes, init_seed)
+        return build(self.model, self.interface, init_seed)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What is minimised and measured. Raises ConfigError."""
+        return make_objective(self.objective_section, self.label_smoothing)
+
+    @cached_property
+    def interface(self) -> Interface:
+        """What a model is built for. Raises ConfigError: the data do not have what the objective needs."""
+        return self.objective.interface(self.data.spec)
 
     @property
     def draws(self) -> bool:
         """Whether a step draws random numbers of the augment seed: augmentation, dropout."""
-        return self.data.draws or draws_in_training(self.model, self.data.input_shape, self.data.classes)
+        return self.data.draws or draws_in_training(self.model, self.interface)
 
     def description(self, *, draws: bool) -> dict[str, Any]:
         """Plain values that decide its numbers.
@@ -132,8 +148,14 @@ class Recipe:
         Args:
             draws: whether a step draws random numbers of the augment seed; otherwise that counts for nothing.
         """
-        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
-        own = {name: part.sources for name, part in parts.items() if part.sources}
+        parts: dict[str, Component | None] = {
+            "model": self.model,
+            "objective": self.objective_section,
+            "objective.loss": self.objective_section.loss,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
+        own = {name: part.sources for name, part in parts.items() if part is not None and part.sources}
         still = {"freeze": sorted(set(self.freeze))} if self.freeze else {}
         return {
             "model": self.model.model_dump(mode="json", exclude={"prune_output"}),
@@ -149,6 +171,7 @@ class Recipe:
                 "label_smoothing": self.label_smoothing,
                 "gradient_clip": self.gradient_clip,
                 **still,
+                **self.objective_section.unusual,
             },
             "optimizer": self.optimizer.model_dump(mode="json"),
             "schedule": self._schedule[1],
@@ -180,6 +203,7 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
         loading=Loading.of(config),
         execution=execution,
         model=config.model,
+        objective_section=config.objective,
         batching=Batching(training.batch_size, training.shuffle, training.drop_last),
         label_smoothing=training.label_smoothing,
         gradient_clip=training.gradient_clip,

@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from lth_cli.config import schema
 from lth_cli.config.seeds import derive_seed
+from lth_cli.config.spec import Interface
+from lth_cli.data.batches import labelled
 from lth_cli.distillation.losses import LOSSES, average
 from lth_cli.models.build import build
 from lth_cli.store.answers import AnswerStore
@@ -148,7 +150,7 @@ def make_teaching(
         },
     )
     uses(kept.identity)
-    answer = trajectory.recipe.batching.size * trajectory.data.classes * 4
+    answer = trajectory.recipe.batching.size * trajectory.data.spec.classes * 4
     steps = max(1, min(_MOST_STEPS_A_FILE, _BYTES_A_FILE // answer))
     return Teaching(trajectory, states, _BySteps(kept, steps))
 
@@ -256,7 +258,7 @@ def _answer_all(trajectory: Trajectory, network: nn.Module, should_stop: Callabl
     execution = _execution(trajectory)
     execution.activate()
     parts = []
-    for inputs, _ in trajectory.data.evaluation("train"):
+    for inputs, _ in labelled(trajectory.data.evaluation("train")):
         if should_stop():
             raise Stopped
         parts.append(predict(network, inputs, execution).cpu())
@@ -281,7 +283,8 @@ def _circumstances(trajectory: Trajectory) -> dict[str, Any]:
 def _network(teacher: Teacher, state: State, trajectory: Trajectory) -> nn.Module:
     """The teacher in evaluation mode on the student's device; it takes the student's inputs."""
     config = schema.Model.model_validate(dict(teacher.model))
-    network = build(config, teacher.input_shape, trajectory.data.classes, init_seed=0)
+    interface = Interface.classifier(teacher.input_shape, trajectory.data.spec.classes)
+    network = build(config, interface, init_seed=0)
     restore(network, state)
     seen = nn.Sequential(Glasses(teacher), network)
     return trajectory.execution.place(seen).eval().requires_grad_(False)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lth_cli.analysis.line import Line, along, barrier, positions, recompute_batch_norm
+from lth_cli.data.batches import labelled
 from lth_cli.store.states import State
 from lth_cli.training.precision import Execution
 
@@ -72,7 +73,7 @@ def test_recomputed_batch_norm_is_the_average_over_batches() -> None:
     batches = [(torch.randn(size, 4), torch.zeros(size, dtype=torch.int64)) for size in (8, 8, 5)]
     recompute_batch_norm(model, batches, CPU)
     with torch.no_grad():
-        seen = [model[0](inputs) for inputs, _ in batches]
+        seen = [model[0](inputs) for inputs, _ in labelled(batches)]
     assert torch.allclose(model[1].running_mean, torch.stack([s.mean(0) for s in seen]).mean(0), atol=1e-6)
     assert torch.allclose(model[1].running_var, torch.stack([s.var(0) for s in seen]).mean(0), atol=1e-6)
     assert model[1].momentum == 0.1

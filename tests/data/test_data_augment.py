@@ -16,7 +16,7 @@ from PIL import Image
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
-from lth_cli.data.batches import Data, Part
+from lth_cli.data.batches import Data, Part, labelled
 from lth_cli.data.images import Crops, random_box
 from lth_cli.data.mixing import Mix, draw_mix, mixed
 from lth_cli.data.rand_augment import draw_operations, rand_augment
@@ -58,13 +58,16 @@ def test_a_batch_depends_on_its_step_alone_and_its_parts_are_the_batch(make: Cal
     batches = data.batches(**settings)  # type: ignore[arg-type]
     for size in (2, 3):
         parts = [batches.starting_at(0, Part(rank, size)) for rank in range(size)]
-        for inputs, labels in whole:
+        for inputs, labels in labelled(whole):
             shares = [next(part) for part in parts]
             # Of a batch of fewer examples than processes, some computes the last one too.
             assert torch.equal(torch.cat([share[0] for share in shares])[: len(inputs)], inputs)
             assert torch.equal(torch.cat([share[1] for share in shares])[: len(inputs)], labels)
-    for inputs, labels in whole:
-        assert inputs.dtype == labels.dtype == torch.float32 and labels.shape == (len(inputs), data.classes)
+    for inputs, labels in labelled(whole):
+        assert inputs.dtype == labels.dtype == torch.float32 and labels.shape == (
+            len(inputs),
+            data.spec.classes,
+        )
         assert torch.allclose(labels.sum(1), torch.ones(len(labels)))
     for split in ("train", "test"):  # evaluation knows of none of it
         assert same(list(data.evaluation(split)), list(make(rotation_labels=True).evaluation(split)))
@@ -137,10 +140,10 @@ def test_a_gaussian_blur_spreads_by_its_sigma() -> None:
 
 def test_labels_are_the_turns(place: Place) -> None:
     data = prepared(dataset(FAKE, rotation_labels=True, validation=10), place)
-    assert data.classes == 4 and data.sizes == {"train": 40, "val": 10, "test": 20}
+    assert data.spec.classes == 4 and data.sizes == {"train": 40, "val": 10, "test": 20}
     loaded = fake(place)
     for split in ("train", "val", "test"):
-        inputs, labels = (torch.cat(parts) for parts in zip(*data.evaluation(split), strict=True))
+        inputs, labels = (torch.cat(parts) for parts in zip(*labelled(data.evaluation(split)), strict=True))
         source = loaded.test_inputs if split == "test" else loaded.train_inputs
         for found, label, position in zip(inputs, labels.tolist(), data.positions(split), strict=True):
             assert torch.equal(found, torch.rot90(source[position], label, (1, 2)).float() / 255)
@@ -212,7 +215,7 @@ def test_vectors_can_be_mixed_up(place: Place) -> None:
         for seed in (0, 1)
     ]
     assert batches[0].fingerprint(3) != batches[1].fingerprint(3)
-    inputs, labels = next(batches[0].starting_at(3))
+    inputs, labels = next(labelled(batches[0].starting_at(3)))
     assert inputs.shape == (8, 7) and labels.shape == (8, 5)
 
 

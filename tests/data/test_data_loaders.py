@@ -116,7 +116,7 @@ def test_damaged_files_are_no_traceback(place: Place, tmp_path: Path) -> None:
 def test_the_real_mnist(place: Place) -> None:
     config = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "dataset" / "mnist.yaml"))
     data = prepared(schema.Dataset.model_validate(config), replace(place, root=REAL_MNIST))
-    assert data.sizes == {"train": 60_000, "test": 10_000} and data.input_shape == (1, 28, 28)
+    assert data.sizes == {"train": 60_000, "test": 10_000} and data.spec.input_shape == (1, 28, 28)
     pixels = torch.cat([inputs for inputs, _ in data.evaluation("train")])
     assert abs(float(pixels.double().mean())) < 1e-3 and abs(float(pixels.double().std()) - 1) < 1e-3
 

@@ -13,7 +13,7 @@ from data_helpers import FAKE, dataset, fake, prepared, tree
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
-from lth_cli.data.batches import mixed_order
+from lth_cli.data.batches import labelled, mixed_order
 from lth_cli.data.source import Arrays, FileList, Files, Place, open_place
 
 
@@ -109,7 +109,9 @@ def test_evaluation_in_another_order_has_the_same_examples(
     for config in (dataset(FAKE), dataset("lth_cli.data.imagenet.imagenet", path=str(folder), size=8)):
         data = prepared(config, place)
         order = mixed_order(data.sizes["train"])
-        inputs, labels = (torch.cat(parts) for parts in zip(*data.evaluation("train"), strict=True))
-        mixed = [torch.cat(parts) for parts in zip(*data.evaluation("train", order=order), strict=True)]
+        inputs, labels = (torch.cat(parts) for parts in zip(*labelled(data.evaluation("train")), strict=True))
+        mixed = [
+            torch.cat(parts) for parts in zip(*labelled(data.evaluation("train", order=order)), strict=True)
+        ]
         assert torch.equal(mixed[0], inputs[order]) and torch.equal(mixed[1], labels[order])
         assert not torch.equal(mixed[1], labels)

@@ -20,6 +20,7 @@ from PIL import Image
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.data import stream
+from lth_cli.data.batches import labelled
 from lth_cli.data.images import decode, pixels, random_box, random_resized_crop
 from lth_cli.data.source import Place
 
@@ -80,9 +81,9 @@ def test_an_epoch_sees_every_example_once(
     )
     data = prepared(fake_imagenet(folder), place)
     batches = first(data, 3)
-    assert [len(labels) for _, labels in batches] == [8, 8, 4]
+    assert [len(labels) for _, labels in labelled(batches)] == [8, 8, 4]
     assert set(Counter(decoded).values()) == {1} and len(decoded) == 20
-    labels = torch.cat([labels for _, labels in batches]).tolist()
+    labels = torch.cat([labels for _, labels in labelled(batches)]).tolist()
     assert labels == [int(path.parent.name == "dog") for path in decoded]
 
 
@@ -90,9 +91,11 @@ def test_evaluation_is_the_normalised_centre(place: Place, folder: Path) -> None
     from torchvision.transforms import functional
 
     data = prepared(fake_imagenet(folder), place)
-    inputs, labels = next(data.evaluation("test"))
+    inputs, labels = next(labelled(data.evaluation("test")))
     assert (
-        data.sizes == {"train": 20, "test": 20} and data.input_shape == (3, 8, 8) and labels[:10].sum() == 0
+        data.sizes == {"train": 20, "test": 20}
+        and data.spec.input_shape == (3, 8, 8)
+        and labels[:10].sum() == 0
     )
     image = Image.open(folder / "val/cat/0.png")
     expected = functional.center_crop(functional.resize(image, 9), 8)

@@ -10,6 +10,7 @@ from data_helpers import CPU, FAKE, dataset, fake, first, prepared, same
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
+from lth_cli.data.batches import labelled
 from lth_cli.data.select import select
 from lth_cli.data.source import Place
 from lth_cli.data.tensors import TensorData
@@ -78,10 +79,10 @@ def test_storing_normalised_or_raw_gives_the_same_bytes(place: Place, kind: str)
 
 def test_evaluation_is_normalised_in_order_and_never_augmented(place: Place) -> None:
     data = prepared(dataset(FAKE, normalize=NORMALIZE, augment=AUGMENT, validation=10), place)
-    assert data.sizes == {"train": 40, "test": 20, "val": 10} and data.classes == 5
+    assert data.sizes == {"train": 40, "test": 20, "val": 10} and data.spec.classes == 5
     mean, std = (torch.tensor(NORMALIZE[key]).view(3, 1, 1) for key in ("mean", "std"))
     expected = (fake(place).test_inputs.float() / 255 - mean) / std
-    inputs, labels = zip(*data.evaluation("test"), strict=True)
+    inputs, labels = zip(*labelled(data.evaluation("test")), strict=True)
     assert [len(batch) for batch in labels] == [16, 4] and torch.equal(torch.cat(inputs), expected)
     assert sum(len(batch) for _, batch in data.evaluation("train")) == 40
     with pytest.raises(KeyError):
@@ -165,7 +166,7 @@ def test_identity_is_json_and_changes_with_what_changes_batches(place: Place) ->
 def test_inputs_that_are_no_images(place: Place) -> None:
     data = prepared(dataset(FAKE, kind="vectors", normalize={"mean": [0.5] * 7, "std": [2.0] * 7}), place)
     inputs, _ = first(data, 1, shuffle=False)[0]
-    assert data.input_shape == (7,)
+    assert data.spec.input_shape == (7,)
     assert torch.equal(inputs, (fake(place, kind="vectors").train_inputs[:8] - 0.5) / 2)
     with pytest.raises(ConfigError, match=r"dataset.augment.flip: needs images"):
         prepared(dataset(FAKE, kind="vectors", augment={"flip": True}), place)

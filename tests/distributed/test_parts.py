@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lth_cli.config import schema
-from lth_cli.data.batches import Batches, Part
+from lth_cli.data.batches import Batches, Part, labelled
 from lth_cli.data.prepare import prepare
 from lth_cli.data.source import Arrays, Place
 
@@ -80,7 +80,7 @@ def test_the_parts_of_every_batch_are_the_batch(data, size):
     whole = batches.starting_at(1)
     parts = [batches.starting_at(1, Part(rank, size)) for rank in range(size)]
     for _ in range(6):  # into the next epoch, over its uneven last batch
-        inputs, labels = next(whole)
+        inputs, labels = next(labelled(whole))
         shares = [next(part) for part in parts]
         assert torch.equal(inputs, torch.cat([share[0] for share in shares]))
         assert torch.equal(labels, torch.cat([share[1] for share in shares]))

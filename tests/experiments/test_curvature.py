@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from lth_cli.analysis import spectrum
 from lth_cli.config import schema
+from lth_cli.data.batches import labelled
 from lth_cli.experiments.analyses.work import Work
 from lth_cli.experiments.recorded import open_round
-from lth_cli.models.build import build
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.runs import Run
 
@@ -56,14 +56,16 @@ def written_out(folder: Path, number: int, *, everything: bool) -> tuple[Tensor,
     """The Hessian at the end of a round in float64 on all training examples, and how many these are."""
     recorded = open_round(Run.open(folder / "runs" / "one"), number, _Here())
     dense = recorded.plan.dense
-    model = build(dense.config.model, dense.data.input_shape, dense.data.classes, init_seed=0).double().eval()
+    model = dense.recipe.build(init_seed=0).double().eval()
     state = recorded.round.checkpoint(recorded.end)
     model.load_state_dict({**state.weights, **state.buffers})
     held = {name: weight.detach() for name, weight in model.named_parameters()}
     kept = recorded.masks
     if everything:
         kept = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in held.items()}
-    inputs, labels = (torch.cat(parts) for parts in zip(*dense.data.evaluation("train"), strict=True))
+    inputs, labels = (
+        torch.cat(parts) for parts in zip(*labelled(dense.data.evaluation("train")), strict=True)
+    )
 
     def loss(flat: Tensor) -> Tensor:
         parts = torch.split(flat, [held[name].numel() for name in kept])

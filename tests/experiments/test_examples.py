@@ -15,6 +15,7 @@ from analysis_helpers import Lth, answer
 from torch.nn import functional
 
 from lth_cli.config.compose import validate
+from lth_cli.config.spec import Interface
 from lth_cli.data.digits import digits
 from lth_cli.data.source import Place
 from lth_cli.experiments.analyses import examples as study
@@ -95,7 +96,7 @@ def test_scores_are_those_of_the_states_by_position(lth_in: Lth, folder: Path) -
     for name in ("one", "two"):
         run = Run.open(folder / "runs" / name)
         config = validate(run.config)
-        model = build(config.model, (1, 8, 8), 10, 0).eval()
+        model = build(config.model, Interface.classifier((1, 8, 8), 10), 0).eval()
         states = run.round(0).checkpoints()
         state = run.round(0).checkpoint(max(states))
         model.load_state_dict({**state.weights, **state.buffers})

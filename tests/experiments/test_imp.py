@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lth_cli.config.compose import load, validate
-from lth_cli.models.build import build
+from lth_cli.data.batches import labelled
 from lth_cli.pruning.mask import apply, is_nested
 from lth_cli.store.results import COLUMNS
 from lth_cli.store.runs import Run
@@ -120,9 +120,11 @@ def test_accuracies_are_those_of_the_stored_weights(run):
     from lth_cli.experiments.plan import make_plan
 
     plan = make_plan(validate(run.config))
-    inputs, labels = (torch.cat(part) for part in zip(*plan.dense.data.evaluation("test"), strict=True))
+    inputs, labels = (
+        torch.cat(part) for part in zip(*labelled(plan.dense.data.evaluation("test")), strict=True)
+    )
     for round_ in run.rounds():
-        model = build(plan.config.model, plan.dense.data.input_shape, 10, 0).eval()
+        model = plan.dense.recipe.build(0).eval()
         model.load_state_dict(round_.checkpoint(END).weights)
         with torch.no_grad():
             hits = (model(inputs).argmax(1) == labels).sum().item()

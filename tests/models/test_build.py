@@ -12,6 +12,7 @@ from torch import nn
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
+from lth_cli.config.spec import Interface
 from lth_cli.models.build import build, has_randomness, new_head, output_layer, prunable
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
@@ -81,7 +82,7 @@ def test_every_config_builds_on_a_fitting_input(name):
     overrides = {"name": "squeezenet1_1"} if name == "torchvision" else {}
     config = load(name, **overrides)
     input_shape = INPUTS.get(name, (3, 32, 32))
-    model = build(config, input_shape, 10, init_seed=0)
+    model = build(config, Interface.classifier(input_shape, 10), init_seed=0)
     assert model.training
     assert all(module.training for module in model.modules())
     names = prunable(model, biases=False)
@@ -108,10 +109,10 @@ def test_every_config_builds_on_a_fitting_input(name):
 )
 def test_the_same_seed_gives_the_same_bytes(name, init):
     config = load(name, init=init)
-    model = build(config, (1, 8, 8), 10, init_seed=5)
+    model = build(config, Interface.classifier((1, 8, 8), 10), init_seed=5)
     torch.manual_seed(1)
-    assert same(model, build(config, (1, 8, 8), 10, init_seed=5))
-    other = build(config, (1, 8, 8), 10, init_seed=6)
+    assert same(model, build(config, Interface.classifier((1, 8, 8), 10), init_seed=5))
+    other = build(config, Interface.classifier((1, 8, 8), 10), init_seed=6)
     for parameter in prunable(model, biases=False):
         assert not torch.equal(model.get_parameter(parameter), other.get_parameter(parameter)), parameter
 
@@ -119,21 +120,21 @@ def test_the_same_seed_gives_the_same_bytes(name, init):
 def test_global_random_state_is_untouched():
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    build(load("mlp", init={"weights": "default"}), (4,), 3, init_seed=0)
+    build(load("mlp", init={"weights": "default"}), Interface.classifier((4,), 3), init_seed=0)
     with pytest.raises(ConfigError):
-        build(own("Pair"), (4,), 3, init_seed=0)
+        build(own("Pair"), Interface.classifier((4,), 3), init_seed=0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_trial_run_leaves_buffers_and_training_modes():
-    model = build(own("Affine"), (4,), 3, init_seed=0)
+    model = build(own("Affine"), Interface.classifier((4,), 3), init_seed=0)
     assert model.calls == 0
     assert model.training and model.linear.training
     assert not model.norm.training
 
 
 def test_batch_statistics_are_those_of_no_data():
-    model = build(load("resnet20"), (3, 8, 8), 10, init_seed=0)
+    model = build(load("resnet20"), Interface.classifier((3, 8, 8), 10), init_seed=0)
     assert not model.bn.running_mean.any()
     assert (model.bn.running_var == 1).all()
     assert model.bn.num_batches_tracked == 0
@@ -141,13 +142,15 @@ def test_batch_statistics_are_those_of_no_data():
 
 @pytest.mark.parametrize("name", ["any_keywords", "no_keywords", "lazy"])
 def test_a_function_gets_the_keywords_it_takes(name):
-    model = build(own(name), (4,), 3, init_seed=0)
+    model = build(own(name), Interface.classifier((4,), 3), init_seed=0)
     assert model.eval()(torch.zeros(2, 4)).shape == (2, 3)
-    assert same(model, build(own(name), (4,), 3, init_seed=0))
+    assert same(model, build(own(name), Interface.classifier((4,), 3), init_seed=0))
 
 
 def test_own_keys_are_arguments():
-    assert prunable(build(own("no_keywords", bias=False), (4,), 3, init_seed=0), biases=True) == ["weight"]
+    assert prunable(
+        build(own("no_keywords", bias=False), Interface.classifier((4,), 3), init_seed=0), biases=True
+    ) == ["weight"]
 
 
 @pytest.mark.parametrize(
@@ -177,12 +180,12 @@ def test_own_keys_are_arguments():
 )
 def test_a_model_that_does_not_fit_is_one_clear_message(config, input_shape, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        build(config, input_shape, 3, init_seed=0)
+        build(config, Interface.classifier(input_shape, 3), init_seed=0)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_prunable_with_biases_follows_each_weight():
-    model = build(load("conv2"), (1, 4, 4), 3, init_seed=0)
+    model = build(load("conv2"), Interface.classifier((1, 4, 4), 3), init_seed=0)
     layers = ["conv_layers.0", "conv_layers.1", "fc_layers.0", "fc_layers.1", "fc"]
     assert prunable(model, biases=True) == [
         f"{layer}.{part}" for layer in layers for part in ("weight", "bias")
@@ -190,7 +193,7 @@ def test_prunable_with_biases_follows_each_weight():
 
 
 def test_batch_norm_is_not_prunable():
-    model = build(load("resnet20"), (3, 8, 8), 10, init_seed=0)
+    model = build(load("resnet20"), Interface.classifier((3, 8, 8), 10), init_seed=0)
     names = prunable(model, biases=True)
     assert len([name for name in names if name.endswith("weight")]) == 22
     assert [name for name in names if name.endswith("bias")] == ["fc.bias"]
@@ -258,7 +261,7 @@ def test_has_randomness(module, expected):
 
 def test_has_randomness_agrees_with_watching_the_generator():
     for name in ("mlp", "lenet5", "conv2", "resnet20"):
-        model = build(load(name), (1, 12, 12), 3, init_seed=0)
+        model = build(load(name), Interface.classifier((1, 12, 12), 3), init_seed=0)
         before = torch.get_rng_state()
         model(torch.zeros(2, 1, 12, 12))
         assert has_randomness(model) != torch.equal(torch.get_rng_state(), before)

@@ -14,7 +14,6 @@ import torch
 
 from lth_cli.config.compose import load
 from lth_cli.experiments.plan import Plan, make_plan
-from lth_cli.models.build import build
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.engine import Engine
 from lth_cli.training.trajectory import FromState, Trajectory
@@ -53,7 +52,7 @@ def make_ticket() -> Callable[..., Trajectory]:
 
 
 def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
-    model = build(plan.config.model, plan.dense.data.input_shape, plan.dense.data.classes, 0)
+    model = plan.dense.recipe.build(0)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 

@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional
 from training_helpers import DROPOUT, RESNET, run
 
+from lth_cli.data.batches import labelled
 from lth_cli.training.loop import Trainer, initial_state
 
 
@@ -26,7 +27,7 @@ def test_against_one_plain_pass(make_dense, net, split):
     for name, buffer in after.buffers.items():
         assert torch.equal(buffer, before.buffers[name]), "evaluating moves no statistics"
     batches = list(trajectory.data.evaluation(split))
-    inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    inputs, labels = (torch.cat(parts) for parts in zip(*labelled(batches), strict=True))
     assert len(labels) == trajectory.data.sizes[split]
     trainer.model.eval()
     with torch.no_grad():

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 from training_helpers import RESNET, run
 
+from lth_cli.data.batches import labelled
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.loop import Trainer, initial_state
 from lth_cli.training.teaching import Glasses, Teaching, make_teaching
@@ -19,7 +20,7 @@ def taught(trajectory, teachers, **changes):
     """The training with the initial weights of other seeds as teachers."""
     settings = {"loss": "kl", **PLAIN, "sample": None, "dtype": "fp32", **changes}
     model = trajectory.recipe.model.model_dump(mode="json")
-    found = tuple(Teacher(FromState(t, 0), model, trajectory.data.input_shape) for t in teachers)
+    found = tuple(Teacher(FromState(t, 0), model, trajectory.data.spec.input_shape) for t in teachers)
     return dataclasses.replace(trajectory, distilled=Distilled(found, **settings))
 
 
@@ -67,7 +68,7 @@ def test_first_steps_are_those_of_the_formula(make_dense, three, tmp_path, soft)
     model, teacher = network(start), network(initial_state(three[0], 5))
     batches = student.batches.starting_at(0)
     for step in range(3):
-        inputs, labels = next(batches)
+        inputs, labels = next(labelled(batches))
         logits = model(inputs)
         targets = labels if soft else functional.one_hot(labels, 10)
         loss = -(targets * logits.log_softmax(1)).sum(1).mean()

@@ -7,6 +7,7 @@ import math
 import torch
 from torch.nn import functional
 
+from lth_cli.data.batches import labelled
 from lth_cli.training.loop import initial_state
 from lth_cli.training.trajectory import Initial, Trajectory
 
@@ -36,12 +37,12 @@ def reference_training(trajectory: Trajectory, steps: int) -> tuple[dict[str, to
     batches = trajectory.batches.starting_at(0)
     losses = []
     for step in range(steps):
-        inputs, labels = next(batches)
+        inputs, labels = next(labelled(batches))
         logits = model(inputs)
         smoothing = recipe.label_smoothing
         if not labels.is_floating_point():  # those of MixUp and CutMix are probabilities already
-            labels = functional.one_hot(labels, data.classes)
-        targets = labels * (1 - smoothing) + smoothing / data.classes
+            labels = functional.one_hot(labels, data.spec.classes)
+        targets = labels * (1 - smoothing) + smoothing / data.spec.classes
         loss = -(targets * torch.log_softmax(logits, 1)).sum(1).mean()
         losses.append(loss.item())
         gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))

@@ -17,6 +17,7 @@ from lth_cli.analysis.agreement import Agreement, agreement, distribution
 from lth_cli.analysis.difference import answers
 from lth_cli.config import analyzing
 from lth_cli.config.errors import LthError, RequestError
+from lth_cli.data.batches import labelled
 from lth_cli.experiments.analyses.request import (
     Answer,
     NamedState,
@@ -84,7 +85,7 @@ def _answer(work: Work, *, asked: analyzing.Agreement, groups: Sequence[Group]) 
     first = groups[0].states[0].recorded
     data = first.plan.dense.data
     model = work.network(first)
-    labels = torch.cat([labels.cpu() for _, labels in data.evaluation(asked.split)])
+    labels = torch.cat([labels.cpu() for _, labels in labelled(data.evaluation(asked.split))])
     index = data.positions(asked.split).tolist()
     tables: dict[str, list[Row]] = {
         name: [] for name in ("accuracy", "agreement", "classes", "networks", "churn", "examples")
@@ -92,7 +93,7 @@ def _answer(work: Work, *, asked: analyzing.Agreement, groups: Sequence[Group]) 
     for group in groups:
         _check_distinct(work, group)
         said = torch.stack([_predictions(work, model, state, asked.split) for state in group.states])
-        found = agreement(said, labels, data.classes)
+        found = agreement(said, labels, data.spec.classes)
         tables["accuracy"].append(_accuracy(group, found))
         tables["agreement"].append(_agreement(group, found))
         tables["classes"] += _classes(group, found)

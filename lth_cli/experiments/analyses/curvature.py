@@ -36,7 +36,7 @@ from lth_cli.experiments.recorded import Recorded
 from lth_cli.pruning.mask import Masks
 from lth_cli.store.analyses import Row
 from lth_cli.store.states import State
-from lth_cli.training.evaluate import Stopped
+from lth_cli.training.evaluate import Stopped, arranged
 
 
 @dataclass(frozen=True)
@@ -172,16 +172,17 @@ def _hessian(work: Work, place: Place, state: State, asked: analyzing.Curvature)
     execution.activate()
     model.load_state_dict({**state.weights, **state.buffers})
     chosen = _examples(work, recorded, asked)
-    inputs = torch.split(execution.arrange(chosen[0]), asked.batch_size)
-    labels = torch.split(chosen[1], asked.batch_size)
+    parts = {
+        name: torch.split(tensor, asked.batch_size) for name, tensor in arranged(chosen, execution).items()
+    }
 
     def batches() -> Iterator[Batch]:
-        for batch in zip(inputs, labels, strict=True):
+        for batch in zip(*parts.values(), strict=True):
             if work.should_stop():
                 raise Stopped
-            yield batch
+            yield dict(zip(parts, batch, strict=True))
 
-    return Hessian(model.to(getattr(torch, asked.dtype)), batches, place.masks)
+    return Hessian(model.to(getattr(torch, asked.dtype)), dense.recipe.objective, batches, place.masks)
 
 
 def _examples(work: Work, recorded: Recorded, asked: analyzing.Curvature) -> Batch:
@@ -189,14 +190,16 @@ def _examples(work: Work, recorded: Recorded, asked: analyzing.Curvature) -> Bat
     data = recorded.plan.dense.data
     generator = torch.Generator().manual_seed(derive_seed(asked.seed, "curvature.examples"))
     drawn = torch.randperm(data.sizes["train"], generator=generator)[: asked.examples].sort().values
-    inputs, labels, before = [], [], 0
-    for some, classes in data.evaluation("train"):
+    found: dict[str, list[Tensor]] = {name: [] for name in data.spec.shapes}
+    before = 0
+    for batch in data.evaluation("train"):
         work.check_stop()
-        inside = drawn[(drawn >= before) & (drawn < before + len(classes))] - before
-        inputs.append(some[inside.to(some.device)])
-        labels.append(classes[inside.to(classes.device)])
-        before += len(classes)
-    return torch.cat(inputs), torch.cat(labels)
+        count = len(next(iter(batch.values())))
+        inside = drawn[(drawn >= before) & (drawn < before + count)] - before
+        for name, tensor in batch.items():
+            found[name].append(tensor[inside.to(tensor.device)])
+        before += count
+    return {name: torch.cat(tensors) for name, tensors in found.items()}
 
 
 def _measure(work: Work, hessian: Hessian, place: Place, asked: analyzing.Curvature) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from lth_cli.analysis.examples import Answers, answers, barrier, first_learned, 
 from lth_cli.analysis.line import Line
 from lth_cli.config import analyzing
 from lth_cli.config.errors import RequestError
-from lth_cli.data.batches import tensor_digest
+from lth_cli.data.batches import labelled, tensor_digest
 from lth_cli.data.prepare import load
 from lth_cli.data.scores import ANALYSIS, TABLE, training_set_digest
 from lth_cli.data.source import open_place
@@ -55,7 +55,7 @@ def prepare(request: Request, asked: analyzing.Examples) -> Study:
     first = states[0].recorded
     check_alike([state.recorded for state in states])
     data, config = first.plan.dense.data, first.plan.config
-    if data.classes < 2:
+    if data.spec.classes < 2:
         raise RequestError(f"{first.label} tells no classes apart: scores take two at least")
     loaded = load(config.dataset, open_place(config.data))
     training_set = training_set_digest(loaded, config.dataset, config.resolved_seeds["split"])
@@ -120,7 +120,7 @@ def _answer(
     first = trainings[0][0].recorded
     data = first.plan.dense.data
     model = work.network(first)
-    labels = torch.cat([labels.cpu() for _, labels in data.evaluation("train")])
+    labels = torch.cat([labels.cpu() for _, labels in labelled(data.evaluation("train"))])
     scored = [_scores(work, model, training, asked.grand) for training in trainings]
     scores = {name: torch.stack([one[name] for one in scored]).mean(0) for name in scored[0]}
     if pairs:
@@ -222,7 +222,7 @@ def _said(work: Work, model: nn.Module, recorded: Recorded) -> Answers:
     execution = recorded.plan.dense.execution
     parts = [
         answers(predict(model, inputs, execution), labels)
-        for inputs, labels in work.examples(recorded, "train")
+        for inputs, labels in labelled(work.examples(recorded, "train"))
     ]
     names = [field.name for field in dataclasses.fields(Answers)]
     return Answers(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})

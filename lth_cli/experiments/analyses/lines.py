@@ -91,9 +91,10 @@ def measure(
     if settings.batch_norm == "recomputed":
         # Mixed: of data stored by class, batches in stored order would have the statistics of one class each.
         batches = work.examples(recorded, "train", mixed=True)
-        recompute_batch_norm(model, batches, recorded.plan.dense.execution)
+        dense = recorded.plan.dense
+        recompute_batch_norm(model, dense.recipe.objective, batches, dense.execution)
     found = {split: work.evaluate(model, recorded, split) for split in settings.splits}
     return {
-        split: [1.0 - metrics.accuracy, metrics.loss if math.isfinite(metrics.loss) else None]
+        split: [1.0 - metrics["accuracy"], metrics["loss"] if math.isfinite(metrics["loss"]) else None]
         for split, metrics in found.items()
     }

@@ -106,7 +106,7 @@ class Work:
     def evaluate(self, model: nn.Module, recorded: Recorded, split: str) -> Metrics:
         """Loss and accuracy of a model on a split of a run's data. Raises Stopped."""
         dense = recorded.plan.dense
-        return evaluate(model, dense.data, split, dense.execution, self.should_stop)
+        return evaluate(model, dense.recipe.objective, dense.data, split, dense.execution, self.should_stop)
 
     def examples(self, recorded: Recorded, split: str, *, mixed: bool = False) -> Iterator[Batch]:
         """Evaluation batches of a run's data without augmentation, in stored order or `mixed`, a fixed random one.
