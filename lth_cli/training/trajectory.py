@@ -284,7 +284,7 @@ class Trajectory:
         """Whether a step draws random numbers of `seeds.augment`: augmentation, dropout, teachers chosen at random."""
         taught_at_random = self.distilled is not None and self.distilled.sample is not None
         return (
-            self.data.augmented
+            self.data.draws
             or taught_at_random
             or draws_in_training(self.config.model, self.data.input_shape, self.data.classes)
         )
