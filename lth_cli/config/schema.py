@@ -254,6 +254,11 @@ class Training(Section):
     gradient_clip: Annotated[float, Field(gt=0.0)] | None = Field(None, description="Largest gradient norm.")
     shuffle: bool = Field(True, description="New order each epoch; false keeps the stored order.")
     drop_last: bool = Field(False, description="Leave out an epoch's incomplete last batch.")
+    freeze: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        description="Tensors that stay as they are: batch_norm, output (layer), others (all but these two), or "
+        "patterns of tensor names.",
+    )
 
 
 class Pruning(Section):
@@ -376,7 +381,10 @@ class Pretrain(Section):
     length: Steps = Field(
         Duration(), description="Steps of the pre-training, in its own epochs; 0 is none at all."
     )
-    dataset: Dataset | None = Field(None, description="Its data set; null is that of the training.")
+    dataset: Dataset | None = Field(
+        None,
+        description="Its data set; null is that of the training. After other classes the output layer is drawn anew.",
+    )
     subset: Subset | None = Field(None, description="Its part of the data set; null is that of the data set.")
     optimizer: Optimizer | None = Field(None, description="Null is that of the training.")
     schedule: Schedule | None = Field(

@@ -160,7 +160,8 @@ class Session:
             self._adopt(round_, trajectory)
         else:
             advanced = self.engine.advance(trajectory, max(steps), steps)
-            dense = mask_room.everything(self.plan.prunable_shapes)
+            weights = self.engine.state(trajectory, max(steps)).weights  # it may have a head of its own
+            dense = mask_room.everything({name: tuple(weights[name].shape) for name in self.plan.prunable})
             self._record(round_, trajectory, dense, max(steps), steps, advanced, nested=True)
         return number
 
