@@ -97,6 +97,16 @@ def output_layer(model: nn.Module) -> str:
     return linear[-1] if linear else layers[-1][0]
 
 
+def output_tensors(model: nn.Module) -> list[str]:
+    """Names of the output layer's weight and bias, as `prunable` lists them.
+
+    A tensor that it shares with another layer goes by its first name, which is that of the other.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    weights, biases = weights_and_biases(model.get_submodule(output_layer(model)))
+    return [names[parameter] for parameter in weights + biases]
+
+
 def has_randomness(model: nn.Module) -> bool:
     """Whether a forward pass in training may draw random numbers, so that each step needs a seed of its own.
 
