@@ -37,7 +37,9 @@ class Seeds(Section):
     order: Seed | None = Field(None, description="Order of the training examples.")
     augment: Seed | None = Field(None, description="Augmentation and dropout.")
     mask: Seed | None = Field(None, description="Random masks and random scores.")
-    split: Seed = Field(0, description="Validation split, subset, label noise and turns; 0, not `seed`, by default.")
+    split: Seed = Field(
+        0, description="Validation split, subset, label noise and turns; 0, not `seed`, by default."
+    )
 
 
 class DataPlace(Section):
