@@ -115,6 +115,48 @@ class Augment(Section):
     cutout: Annotated[int, Field(ge=0, le=512)] = Field(
         0, description="Side of the square set to zero, in pixels."
     )
+    rand_augment: Annotated[int, Field(ge=0, le=20)] = Field(
+        0,
+        description="Operations of RandAugment on each image (Cubuk et al. 2020, arXiv:1909.13719); 0 is none.",
+    )
+    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(
+        9, description="How strong the operations of RandAugment are."
+    )
+    blur: Annotated[int, Field(ge=0, le=64)] = Field(
+        0, description="Scale images down by this factor and up again, as open_lth blurs; 0 is none."
+    )
+    gaussian_blur: Annotated[float, Field(ge=0.0, le=64.0)] = Field(
+        0.0, description="Standard deviation of a Gaussian blur in pixels; 0 is none."
+    )
+    mixup: Annotated[float, Field(ge=0.0, le=100.0)] = Field(
+        0.0, description="alpha of MixUp (Zhang et al. 2018, arXiv:1710.09412); 0 is none."
+    )
+    cutmix: Annotated[float, Field(ge=0.0, le=100.0)] = Field(
+        0.0,
+        description="alpha of CutMix (Yun et al. 2019, arXiv:1905.04899); with MixUp, one of both a batch.",
+    )
+
+    @property
+    def active(self) -> list[str]:
+        """Keys of what is done to training batches."""
+        return [key for key, value in self.model_dump(exclude={"magnitude"}).items() if value]
+
+    @property
+    def draws(self) -> bool:
+        """Whether any of it is random; blurs are not."""
+        return bool({*self.active} - {"blur", "gaussian_blur"})
+
+    @property
+    def mixing(self) -> bool:
+        """Whether training batches have soft labels."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide it; what came later stands there only where it is used."""
+        always = {"crop", "flip", "cutout"}
+        later = {"magnitude"} if self.rand_augment else set()
+        return self.model_dump(include=always | later | set(self.active))
 
 
 class Dataset(Component):
@@ -129,8 +171,21 @@ class Dataset(Component):
         description="Share of the labels of the whole training set replaced by uniformly random ones, before any "
         "examples are chosen.",
     )
+    rotation_labels: bool = Field(
+        False,
+        description="Turn each image by one of four angles, drawn by seeds.split; its label is which (Gidaris et al. "
+        "2018, arXiv:1803.07728).",
+    )
     normalize: Normalize | None = Field(None, description="Null leaves inputs as loaded.")
     augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Dataset:
+        if self.rotation_labels and self.label_noise:
+            raise ValueError(
+                "rotation_labels and label_noise exclude each other: a turned image has one right label"
+            )
+        return self
 
 
 class Initializer(Section):
@@ -199,6 +254,11 @@ class Training(Section):
     gradient_clip: Annotated[float, Field(gt=0.0)] | None = Field(None, description="Largest gradient norm.")
     shuffle: bool = Field(True, description="New order each epoch; false keeps the stored order.")
     drop_last: bool = Field(False, description="Leave out an epoch's incomplete last batch.")
+    freeze: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        description="Tensors that stay as they are: batch_norm, output (layer), others (all but these two), or "
+        "patterns of tensor names.",
+    )
 
 
 class Pruning(Section):
@@ -321,7 +381,10 @@ class Pretrain(Section):
     length: Steps = Field(
         Duration(), description="Steps of the pre-training, in its own epochs; 0 is none at all."
     )
-    dataset: Dataset | None = Field(None, description="Its data set; null is that of the training.")
+    dataset: Dataset | None = Field(
+        None,
+        description="Its data set; null is that of the training. After other classes the output layer is drawn anew.",
+    )
     subset: Subset | None = Field(None, description="Its part of the data set; null is that of the data set.")
     optimizer: Optimizer | None = Field(None, description="Null is that of the training.")
     schedule: Schedule | None = Field(

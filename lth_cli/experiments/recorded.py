@@ -26,6 +26,7 @@ from lth_cli.training.trajectory import (
     Distilled,
     FromState,
     Initial,
+    Joined,
     KeptSigns,
     Known,
     Start,
@@ -245,4 +246,5 @@ def _start(noted: Mapping[str, Any]) -> Start:
         return KeptSigns(FromState(Known(parent["trajectory"]), int(parent["step"])), int(noted["init_seed"]))
     if "init_seed" in noted:
         return Initial(int(noted["init_seed"]))
-    return FromState(Known(noted["trajectory"]), int(noted["step"]))
+    state = FromState(Known(noted["trajectory"]), int(noted["step"]))
+    return Joined(state, tuple(noted["fresh"]), int(noted["fresh_seed"])) if "fresh" in noted else state

@@ -159,8 +159,7 @@ class Session:
         if self._finished(round_, trajectory):
             self._adopt(round_, trajectory)
         else:
-            dense = mask_room.everything(self.plan.prunable_shapes)
-            self._train(round_, trajectory, dense, max(steps), steps, nested=True)
+            self._train(round_, trajectory, None, max(steps), steps, nested=True)
         return number
 
     def _adopt(self, round_: Round, trajectory: Trajectory) -> None:
@@ -172,16 +171,25 @@ class Session:
         self,
         round_: Round,
         trajectory: Trajectory,
-        masks: Masks,
+        masks: Masks | None,
         end: int,
         keep: tuple[int, ...],
         nested: bool,
     ) -> None:
-        """Advance a trajectory and record it; what is deleted from the store in between is trained again."""
+        """Advance a trajectory and record it; what is deleted from the store in between is trained again.
+
+        Masks of None keep everything; the training may have a head of its own, so its state says the shapes.
+        """
         for _ in range(_TRIES):
             advanced = self.engine.advance(trajectory, end, keep)
+            chosen = masks
+            if chosen is None:
+                weights = self.engine.state(trajectory, end).weights
+                chosen = mask_room.everything(
+                    {name: tuple(weights[name].shape) for name in self.plan.prunable}
+                )
             try:
-                self._record(round_, trajectory, masks, end, keep, advanced, nested)
+                self._record(round_, trajectory, chosen, end, keep, advanced, nested)
             except Gone as error:
                 if error.path.is_relative_to(round_.folder):
                     raise

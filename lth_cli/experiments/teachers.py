@@ -249,6 +249,7 @@ def _other_classes(theirs: schema.Dataset, ours: schema.Dataset) -> str:
             "dataset._target_": dataset.target.rpartition(".")[2],
             "dataset.path": dataset.arguments.get("path"),
             "dataset.subset.classes": dataset.subset.classes,
+            "dataset.rotation_labels": dataset.rotation_labels,
         }
         for dataset in (theirs, ours)
     )

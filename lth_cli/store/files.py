@@ -297,6 +297,8 @@ def link_or_copy(source: Path, target: Path) -> None:
         try:
             os.link(source, partial)
         except OSError as error:
+            if error.errno == errno.ENOENT and not source.exists():  # deleted since we looked
+                raise Gone(source) from error
             if error.errno not in _NO_LINKS:
                 raise
             _copy(source, target)

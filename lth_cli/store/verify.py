@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -220,7 +220,7 @@ def _verify_round(round_: Round, stored: _Stored) -> tuple[Masks | None, list[Fa
         faults += _masked(path, state, masks or {})
         if isinstance(start, dict) and step == summary.get("start_step") and masks is not None:
             origin = (str(start.get("trajectory")), start.get("step"))
-            faults += _started(path, state, masks, stored.get(origin))
+            faults += _started(path, state, masks, stored.get(origin), start.get("fresh", ()))
     return masks, faults
 
 
@@ -337,7 +337,9 @@ def _masked(path: Path, state: State, masks: Masks) -> Iterator[Fault]:
             yield Fault(path, f"{int((weight[~mask] != 0).sum())} pruned weights of {name} are not zero")
 
 
-def _started(path: Path, state: State, masks: Masks, source: Path | None) -> Iterator[Fault]:
+def _started(
+    path: Path, state: State, masks: Masks, source: Path | None, fresh: Container[str]
+) -> Iterator[Fault]:
     if source is None:
         return
     try:
@@ -345,6 +347,8 @@ def _started(path: Path, state: State, masks: Masks, source: Path | None) -> Ite
     except LthError:  # a fault of that file, found where its own round is verified
         return
     for name, weight in origin.weights.items():
+        if name in fresh:  # drawn anew, in the place of this one
+            continue
         expected = weight
         if name in masks and masks[name].shape == weight.shape:
             expected = torch.where(masks[name], weight, torch.zeros_like(weight))

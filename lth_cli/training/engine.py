@@ -23,7 +23,7 @@ from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.evaluate import Stopped
 from lth_cli.training.loop import Diverged, Trainer, initial_state
 from lth_cli.training.teaching import Teaching, make_teaching
-from lth_cli.training.trajectory import Initial, KeptSigns, Known, Moved, Trajectory
+from lth_cli.training.trajectory import FromState, Initial, Joined, KeptSigns, Known, Moved, Trajectory
 
 _TRIES = 10  # somebody may delete the store while this trains, but not ten times in a row
 
@@ -236,9 +236,12 @@ class Engine:
             weights = mask_room.apply(keep_signs(fresh.weights, signs.weights), trajectory.masks)
             state = State(trajectory.first_step, weights, fresh.buffers, {})
         else:
-            origin = trajectory.start.of if isinstance(trajectory.start, Moved) else trajectory.start
+            origin = trajectory.start if isinstance(trajectory.start, FromState) else trajectory.start.of
             parent = self.state(origin.parent, origin.step)
             weights = parent.weights
+            if isinstance(trajectory.start, Joined):
+                drawn = initial_state(trajectory, trajectory.start.seed).weights
+                weights = weights | {name: drawn[name] for name in trajectory.start.fresh}
             if isinstance(trajectory.start, Moved):
                 by = trajectory.start.by
                 weights = {

@@ -23,16 +23,16 @@ def wrong(folder, expected):
     return [path for path in differing if not path.endswith(("results.csv", "summary.json"))]
 
 
-@pytest.mark.parametrize("share", range(6))
-def test_deleted_before_any_call(zygote, pruned, tmp_path, share):
-    """One process after another, each with the store deleted thrice, before calls that no other share has."""
+def test_deleted_at_any_call(zygote, pruned, tmp_path):
+    """Before the first call of each kind, and twice more in the same run; and between a training and its links."""
     expected, undisturbed = pruned
-    ours = range(1 + share * 7, len(undisturbed.calls), 42)
-    for turn, first in enumerate(ours):
+    links = [n for n, call in enumerate(undisturbed.calls, 1) if call.startswith("link run/round_01/ch")]
+    first = next(n for n, call in enumerate(undisturbed.calls, 1) if call.startswith("mkdir .store"))
+    for turn, at in enumerate([*range(first, len(undisturbed.calls), len(undisturbed.calls) // 6), *links]):
         place = tmp_path / str(turn)
-        outcome = zygote.run(place, harness.PRUNE, delete_at=[first, first + 11, first + 23])
-        assert outcome.code == 0, f"{undisturbed.calls[first - 1]}: {outcome.output[-2000:]}"
-        assert wrong(place, expected) == [], undisturbed.calls[first - 1]
+        outcome = zygote.run(place, harness.PRUNE, delete_at=[at, at + 11, at + 23])
+        assert outcome.code == 0, f"{undisturbed.calls[at - 1]}: {outcome.output[-2000:]}"
+        assert wrong(place, expected) == [], undisturbed.calls[at - 1]
         assert harness.faults_of(place) == []
         shutil.rmtree(place)
 
@@ -43,7 +43,7 @@ def test_deleted_before_any_call(zygote, pruned, tmp_path, share):
 def test_deleted_under_other_commands(zygote, tmp_path, command):
     """Also states of other runs, which this one cannot train and has taken from there."""
     expected, undisturbed = harness.reference(zygote, tmp_path / "calm", command)
-    for first in range(5, len(undisturbed.calls), max(1, len(undisturbed.calls) // 6)):
+    for first in range(5, len(undisturbed.calls), len(undisturbed.calls) // 2):
         place = tmp_path / str(first)
         harness.prepare(zygote, place, command)
         outcome = zygote.run(place, command, delete_at=[*range(first, first + 60, 13)])
