@@ -130,8 +130,8 @@ def new_head(
         raise ConfigError(
             (
                 where,
-                f"it has {before} classes, the training {after}, and beside the output layer that changes "
-                f"{', '.join(beyond[:5])}; only an output layer can be drawn anew",
+                f"it has {before} classes, the training {after}, and beside the output layer {output_layer(ours)} that "
+                f"changes {', '.join(beyond[:5])}; only an output layer can be drawn anew",
             )
         )
     return tuple(sorted(head))
