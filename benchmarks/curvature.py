@@ -35,12 +35,14 @@ from lth_cli.data.batches import Batch, labelled
 from lth_cli.experiments.recorded import Recorded, open_round
 from lth_cli.models.mlp import MLP
 from lth_cli.models.resnet import ResNet
+from lth_cli.objectives.classification import Classification
 from lth_cli.store.runs import Run
 from lth_cli.store.states import State
 from lth_cli.training.evaluate import tally
 from lth_cli.training.precision import Execution
 
 POINTS = 30
+OBJECTIVE = Classification()
 RISE = 0.01
 
 
@@ -99,7 +101,7 @@ def _exactness(folder: Path, threads: int) -> str:
         torch.cat(parts)
         for parts in zip(*labelled(recorded.plan.dense.data.evaluation("train")), strict=True)
     )
-    hessian = Hessian(model, lambda: [(inputs, labels)], recorded.masks)
+    hessian = Hessian(model, OBJECTIVE, lambda: [{"inputs": inputs, "labels": labels}], recorded.masks)
     exact = _written_out(model, list(recorded.masks), inputs.double(), labels)
     values = torch.linalg.eigvalsh(exact).flip(0)
     found = spectrum.largest_eigenvalues(hessian, 10, tolerance=1e-6, seed=0)
@@ -166,8 +168,8 @@ def _resnet(folder: Path, images: Path, examples: int, threads: int) -> str:
         "evaluation.train=false",
     )
     recorded, model = _trained(folder / "resnet", threads, *settings, f"dataset.path={images.resolve()}")
-    inputs, labels = next(labelled(iter(recorded.plan.dense.data.evaluation("train"))))
-    batches = list(zip(inputs[:examples].split(100), labels[:examples].split(100), strict=True))
+    inputs, labels = next(labelled(recorded.plan.dense.data.evaluation("train")))
+    batches = _batches(inputs[:examples], labels[:examples], 100)
     accuracy = recorded.round.summary["metrics"]["test"]["accuracy"]
     lines = [
         f"## ResNet-20, top-10 eigenvalues\n\n`lth train {' '.join(settings)}` (test accuracy {100 * accuracy:.1f} %); "
@@ -176,7 +178,7 @@ def _resnet(folder: Path, images: Path, examples: int, threads: int) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for tolerance in (1e-2, 1e-4):
-        hessian = Hessian(model, _same(batches), recorded.masks)
+        hessian = Hessian(model, OBJECTIVE, _same(batches), recorded.masks)
         before = time.perf_counter()
         values = spectrum.largest_eigenvalues(hessian, 10, tolerance=tolerance, seed=0)
         seconds = time.perf_counter() - before
@@ -185,6 +187,11 @@ def _resnet(folder: Path, images: Path, examples: int, threads: int) -> str:
             f"{seconds / hessian.products:.2f} | {values[0]:.5g} | {values[-1]:.5g} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _batches(inputs: Tensor, labels: Tensor, size: int) -> list[Batch]:
+    parts = zip(inputs.split(size), labels.split(size), strict=True)
+    return [{"inputs": some, "labels": classes} for some, classes in parts]
 
 
 def _same(batches: list[Batch]) -> Examples:
@@ -210,7 +217,7 @@ def _interpolation(repeats: int, threads: int) -> str:
         generator = torch.Generator().manual_seed(0)
         inputs = torch.randn(images, *shape, generator=generator)
         labels = torch.randint(10, (images,), generator=generator)
-        batches = list(zip(inputs.split(1000), labels.split(1000), strict=True))
+        batches = _batches(inputs, labels, 1000)
         line, model, copies = _held(network, 2, Line)
         _, _, copies_of_plane = _held(network, 3, _Plane)
         _alternated(line, model, batches, execution)  # warms up
@@ -239,7 +246,7 @@ def _alternated(
             clock, work = time.perf_counter(), time.process_time()
             if spent is moved:
                 line.move(position)
-            tally(model, batches, execution)
+            tally(model, OBJECTIVE, batches, execution)
             spent[0] += time.perf_counter() - clock
             spent[1] += time.process_time() - work
     return (bare[0], moved[0]), (bare[1], moved[1])

@@ -73,7 +73,7 @@ class Student:
         to = min(self.trainer.step + CHUNK, self.trainer.trajectory.end)
         self.trainer.run(to, lambda: False, lambda *_: None)
         self.seconds += time.process_time() - begun
-        self.accuracy[to] = self.trainer.evaluate("test").accuracy
+        self.accuracy[to] = self.trainer.evaluate("test")["accuracy"]
 
     @property
     def done(self) -> bool:

@@ -68,9 +68,9 @@ def _network() -> tuple[nn.Module, torch.optim.Optimizer]:
 def bare(trajectory: Trajectory, steps: int) -> None:
     """The arithmetic alone, on lth's batches."""
     model, optimizer = _network()
-    batches = trajectory.batches.starting_at(0)
+    batches = labelled(trajectory.batches.starting_at(0))
     for _ in range(steps):
-        inputs, labels = next(labelled(batches))
+        inputs, labels = next(batches)
         optimizer.zero_grad(set_to_none=True)
         functional.cross_entropy(model(inputs), labels).backward()
         optimizer.step()
@@ -82,7 +82,7 @@ def usual(steps: int, arrays: Arrays) -> None:
     loader = DataLoader(_Images(arrays), batch_size=BATCH, shuffle=True)
     done = 0
     while done < steps:
-        for inputs, labels in labelled(loader):
+        for inputs, labels in loader:
             optimizer.zero_grad(set_to_none=True)
             loss = functional.cross_entropy(model(inputs), labels)
             loss.backward()

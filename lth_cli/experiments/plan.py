@@ -18,7 +18,7 @@ from lth_cli.data.source import open_place
 from lth_cli.experiments import torchrun
 from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.experiments.workforce import check_processes
-from lth_cli.models.build import new_head, output_layer, prunable
+from lth_cli.models.build import new_head, output_tensors, prunable
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.scores import locate_score
 from lth_cli.pruning.select import fraction_of, select_prunable
@@ -57,7 +57,7 @@ class Plan:
         shapes: shape of every parameter of the model by name, in order of definition.
         prunable: names of the tensors that pruning may touch.
         left_out: number of weights of convolution and linear layers that pruning may not touch.
-        output: module name of the output layer.
+        output: names of the output layer's tensors.
         rewind_to: step of the dense training that rounds rewind to.
         keep: further steps of the dense training whose states a run keeps.
         first_step: step counter at the start of a retraining.
@@ -71,7 +71,7 @@ class Plan:
     shapes: dict[str, tuple[int, ...]]
     prunable: list[str]
     left_out: int
-    output: str
+    output: list[str]
     rewind_to: int
     keep: tuple[int, ...]
     first_step: int
@@ -189,7 +189,7 @@ def make_plan(config: schema.Config) -> Plan:
     if config.pretrain.length and config.pretrain.optimizer is not None:
         optimizers.build(config.pretrain.optimizer, model)
     frozen(model, config.training.freeze)
-    output = output_layer(model)
+    output = output_tensors(model)
     all_names = prunable(model, biases=config.pruning.biases)
     names = select_prunable(config.pruning, all_names, output, config.model.prune_output)
     locate_score(config.pruning.score)

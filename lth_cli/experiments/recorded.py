@@ -142,7 +142,7 @@ class Recorded:
     def _adopt(self, round_: Round, summary: Mapping[str, Any], engine: Engine) -> None:
         engine.uses(summary["trajectory"])
         for path in round_.checkpoints().values():
-            engine.store.adopt(summary["trajectory"], path, summary["description"])
+            engine.adopt(summary["trajectory"], path, summary["description"])
 
 
 def open_reference(

@@ -314,7 +314,7 @@ def _adopt(session: Session, source: Source, needed: list[FromState]) -> None:
         try:
             identity = read_header(path).trajectory
             session.engine.uses(identity)
-            session.engine.store.adopt(identity, path, round_.summary["description"])
+            session.engine.adopt(identity, path, round_.summary["description"])
         except (Damaged, ValueError) as error:
             session.observer.message(f"not used: {error}")
         except NewerFormat:

@@ -30,7 +30,8 @@ def test_grand_is_the_norm_of_each_gradient(masked: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     masks = {"5.weight": torch.rand(3, 18, generator=generator) < 0.5} if masked else {}
     inputs, labels = torch.randn(7, 1, 5, 5, generator=generator), torch.randint(3, (7,), generator=generator)
-    found = examples.grand(model, [(inputs[:4], labels[:4]), (inputs[4:], labels[4:])], masks, chunk=3)
+    batches = [{"inputs": inputs[part], "labels": labels[part]} for part in (slice(4), slice(4, None))]
+    found = examples.grand(model, batches, masks, chunk=3)
     for row in range(7):
         model.zero_grad()
         functional.cross_entropy(model(inputs[row : row + 1]), labels[row : row + 1]).backward()

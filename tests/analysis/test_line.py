@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lth_cli.analysis.line import Line, along, barrier, positions, recompute_batch_norm
-from lth_cli.data.batches import labelled
+from lth_cli.objectives.classification import Classification
 from lth_cli.store.states import State
 from lth_cli.training.precision import Execution
 
@@ -70,10 +70,12 @@ def test_recomputed_batch_norm_is_the_average_over_batches() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.9), nn.Linear(3, 2)).eval()
     model[1].running_mean.fill_(100.0)
-    batches = [(torch.randn(size, 4), torch.zeros(size, dtype=torch.int64)) for size in (8, 8, 5)]
-    recompute_batch_norm(model, batches, CPU)
+    batches = [
+        {"inputs": torch.randn(size, 4), "labels": torch.zeros(size, dtype=torch.int64)} for size in (8, 8, 5)
+    ]
+    recompute_batch_norm(model, Classification(), batches, CPU)
     with torch.no_grad():
-        seen = [model[0](inputs) for inputs, _ in labelled(batches)]
+        seen = [model[0](batch["inputs"]) for batch in batches]
     assert torch.allclose(model[1].running_mean, torch.stack([s.mean(0) for s in seen]).mean(0), atol=1e-6)
     assert torch.allclose(model[1].running_var, torch.stack([s.var(0) for s in seen]).mean(0), atol=1e-6)
     assert model[1].momentum == 0.1

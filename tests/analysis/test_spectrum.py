@@ -14,8 +14,11 @@ from torch.nn import functional
 from lth_cli.analysis import spectrum
 from lth_cli.analysis.hessian import Hessian
 from lth_cli.config.errors import LthError
+from lth_cli.data.batches import Batch
+from lth_cli.objectives.classification import Classification
 
 Case = tuple[Hessian, Tensor]
+OBJECTIVE = Classification()
 
 
 def network() -> nn.Module:
@@ -40,10 +43,11 @@ def examples() -> tuple[Tensor, Tensor]:
     return torch.randn(13, 4, generator=generator), torch.randint(2, (13,), generator=generator)
 
 
-def batches() -> Iterator[tuple[Tensor, Tensor]]:
+def batches() -> Iterator[Batch]:
     """Of unequal sizes: the mean is over examples, not over batches."""
     inputs, labels = examples()
-    yield from zip(inputs.split(5), labels.split(5), strict=True)
+    for some, classes in zip(inputs.split(5), labels.split(5), strict=True):
+        yield {"inputs": some, "labels": classes}
 
 
 def written_out(model: nn.Module, masks: dict[str, Tensor]) -> Tensor:
@@ -66,7 +70,7 @@ def written_out(model: nn.Module, masks: dict[str, Tensor]) -> Tensor:
 def case(request: pytest.FixtureRequest) -> Case:
     model = network()
     masks = masks_of(model, request.param)
-    return Hessian(model, batches, masks), written_out(model, masks)
+    return Hessian(model, OBJECTIVE, batches, masks), written_out(model, masks)
 
 
 def test_products_are_those_of_the_hessian(case: Case) -> None:
@@ -79,7 +83,7 @@ def test_products_are_those_of_the_hessian(case: Case) -> None:
 def test_gradient() -> None:
     model = network()
     masks = masks_of(model, 1.0)
-    found = Hessian(model, batches, masks).gradient()
+    found = Hessian(model, OBJECTIVE, batches, masks).gradient()
     inputs, labels = examples()
     functional.cross_entropy(model.eval()(inputs.double()), labels).backward()
     assert torch.allclose(found, torch.cat([weight.grad.flatten() for weight in model.parameters()]))
@@ -112,13 +116,9 @@ def test_hutchinson_lies_within_its_stated_error(case: Case) -> None:
 def test_hutchinson_converges_to_a_thousandth() -> None:
     """Signs are exact at once where nothing lies off the diagonal, and after many probes elsewhere."""
     model = nn.Linear(1, 2, bias=False).double()
-    one = lambda: [(torch.ones(1, 1), torch.zeros(1, dtype=torch.long))]  # noqa: E731
+    one = lambda: [{"inputs": torch.ones(1, 1), "labels": torch.zeros(1, dtype=torch.long)}]  # noqa: E731
     kept = {"weight": torch.tensor([[True], [False]])}
-    hessian = Hessian(
-        model,
-        one,
-        kept,
-    )
+    hessian = Hessian(model, OBJECTIVE, one, kept)
     share = torch.softmax(model.weight.detach().flatten(), 0)[0]
     found = spectrum.hutchinson(hessian, 2, seed=0)
     assert found.trace.value == pytest.approx(float(share * (1 - share)), rel=1e-9)
@@ -146,7 +146,7 @@ def test_few_steps_of_lanczos_give_exact_moments() -> None:
     """Gauss quadrature with two nodes is exact for moments of the start vector up to the third."""
     model = network()
     masks = masks_of(model, 1.0)
-    hessian, exact = Hessian(model, batches, masks), written_out(model, masks)
+    hessian, exact = Hessian(model, OBJECTIVE, batches, masks), written_out(model, masks)
     density = spectrum.spectral_density(hessian, 1, 2, seed=5)
     start = spectrum._signs(hessian, 5, 0) / math.sqrt(hessian.size)
     nodes, weights = density.probes[0]
@@ -165,11 +165,11 @@ def test_prunable_fraction() -> None:
 
 def test_what_cannot_be_asked() -> None:
     model = network()
-    hessian = Hessian(model, batches, masks_of(model, 0.7))
+    hessian = Hessian(model, OBJECTIVE, batches, masks_of(model, 0.7))
     with pytest.raises(ValueError, match="of a matrix of"):
         spectrum.largest_eigenvalues(hessian, hessian.size, tolerance=0.0, seed=0)
     with pytest.raises(ValueError, match="keep no weight"):
-        Hessian(model, batches, {"0.weight": torch.zeros(3, 4, dtype=torch.bool)})
+        Hessian(model, OBJECTIVE, batches, {"0.weight": torch.zeros(3, 4, dtype=torch.bool)})
 
 
 def test_eigenvalues_that_do_not_converge_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,13 +181,13 @@ def test_eigenvalues_that_do_not_converge_are_an_error(monkeypatch: pytest.Monke
     monkeypatch.setattr(sparse, "eigsh", fails)
     model = network()
     with pytest.raises(LthError, match="1 of 3 eigenvalues converged"):
-        spectrum.largest_eigenvalues(Hessian(model, batches, masks_of(model, 1.0)), 3, tolerance=0.0, seed=0)
+        spectrum.largest_eigenvalues(Hessian(model, OBJECTIVE, batches, masks_of(model, 1.0)), 3, tolerance=0.0, seed=0)
 
 
 def test_without_any_curvature_there_is_no_eigenvalue_to_find() -> None:
-    blank = [(torch.zeros(3, 4), torch.zeros(3, dtype=torch.long))]
+    blank = [{"inputs": torch.zeros(3, 4), "labels": torch.zeros(3, dtype=torch.long)}]
     model = nn.Linear(4, 2, bias=False).double()
-    hessian = Hessian(model, lambda: blank, masks_of(model, 1.0))
+    hessian = Hessian(model, OBJECTIVE, lambda: blank, masks_of(model, 1.0))
     with pytest.raises(LthError, match="cannot be found"):
         spectrum.largest_eigenvalues(hessian, 2, tolerance=0.0, seed=0)
     assert spectrum.spectral_density(hessian, 1, 5, seed=0).range == (0.0, 0.0)

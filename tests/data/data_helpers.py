@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from lth_cli.config import schema
-from lth_cli.data.batches import Data
+from lth_cli.data.batches import Batch, Data
 from lth_cli.data.prepare import prepare
 from lth_cli.data.source import Arrays, Place
 
@@ -42,7 +42,7 @@ def prepared(config: schema.Dataset, place: Place, split_seed: int = 0) -> Data:
     return prepare(config, place, split_seed=split_seed, device=CPU, evaluation_batch=16)
 
 
-def first(data: Data, count: int, step: int = 0, **keys: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def first(data: Data, count: int, step: int = 0, **keys: Any) -> list[Batch]:
     settings = {
         "batch_size": 8,
         "order_seed": 3,
@@ -54,11 +54,10 @@ def first(data: Data, count: int, step: int = 0, **keys: Any) -> list[tuple[torc
     return [next(batches) for _ in range(count)]
 
 
-def same(
-    left: list[tuple[torch.Tensor, torch.Tensor]], right: list[tuple[torch.Tensor, torch.Tensor]]
-) -> bool:
+def same(left: list[Batch], right: list[Batch]) -> bool:
     return len(left) == len(right) and all(
-        torch.equal(a, b) for pair in zip(left, right, strict=True) for a, b in zip(*pair, strict=True)
+        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+        for a, b in zip(left, right, strict=True)
     )
 
 

@@ -57,7 +57,7 @@ def test_a_batch_depends_on_its_step_alone_and_its_parts_are_the_batch(make: Cal
     settings = {"batch_size": 8, "order_seed": 3, "augment_seed": 4, "shuffle": True, "drop_last": False}
     batches = data.batches(**settings)  # type: ignore[arg-type]
     for size in (2, 3):
-        parts = [batches.starting_at(0, Part(rank, size)) for rank in range(size)]
+        parts = [labelled(batches.starting_at(0, Part(rank, size))) for rank in range(size)]
         for inputs, labels in labelled(whole):
             shares = [next(part) for part in parts]
             # Of a batch of fewer examples than processes, some computes the last one too.
@@ -150,11 +150,11 @@ def test_labels_are_the_turns(place: Place) -> None:
         assert set(labels.tolist()) <= {0, 1, 2, 3}
     # An example has the same turn whatever is chosen, and its class still chooses it.
     few = prepared(dataset(FAKE, rotation_labels=True, subset={"classes": [2], "count": 5}), place)
-    assert few.classes == 4 and set((few.positions("train") % 5).tolist()) == {2}
+    assert few.spec.classes == 4 and set((few.positions("train") % 5).tolist()) == {2}
     everything = prepared(dataset(FAKE, rotation_labels=True), place)
-    turns = torch.cat([labels for _, labels in everything.evaluation("train")])
+    turns = torch.cat([labels for _, labels in labelled(everything.evaluation("train"))])
     assert torch.equal(
-        torch.cat([labels for _, labels in few.evaluation("train")]), turns[few.positions("train")]
+        torch.cat([labels for _, labels in labelled(few.evaluation("train"))]), turns[few.positions("train")]
     )
 
 
@@ -162,8 +162,8 @@ def test_images_are_turned_after_they_are_mirrored(place: Place) -> None:
     """Mirrored after a quarter turn, an image would look turned the other way."""
     data = prepared(dataset(FAKE, rotation_labels=True, augment={"flip": True}), place)
     plain = prepared(dataset(FAKE, augment={"flip": True}), place)
-    for (turned, labels), (upright, _) in zip(first(data, 7), first(plain, 7), strict=True):
-        assert torch.equal(turned, turn(upright, labels))
+    for batch, upright in zip(first(data, 7), first(plain, 7), strict=True):
+        assert torch.equal(batch["inputs"], turn(upright["inputs"], batch["labels"]))
 
 
 def test_mixtures_are_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:

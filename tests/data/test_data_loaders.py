@@ -117,7 +117,7 @@ def test_the_real_mnist(place: Place) -> None:
     config = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "dataset" / "mnist.yaml"))
     data = prepared(schema.Dataset.model_validate(config), replace(place, root=REAL_MNIST))
     assert data.sizes == {"train": 60_000, "test": 10_000} and data.spec.input_shape == (1, 28, 28)
-    pixels = torch.cat([inputs for inputs, _ in data.evaluation("train")])
+    pixels = torch.cat([batch["inputs"] for batch in data.evaluation("train")])
     assert abs(float(pixels.double().mean())) < 1e-3 and abs(float(pixels.double().std()) - 1) < 1e-3
 
 
@@ -149,7 +149,7 @@ def test_every_config_is_valid_and_names_every_key_of_its_function(path: Path) -
 def test_configs_that_need_nothing_are_ready(place: Place, name: str) -> None:
     config = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "dataset" / f"{name}.yaml"))
     data = prepared(schema.Dataset.model_validate(config), place)
-    inputs = torch.cat([inputs for inputs, _ in data.evaluation("train")])
+    inputs = torch.cat([batch["inputs"] for batch in data.evaluation("train")])
     assert abs(float(inputs.mean())) < 0.02 and abs(float(inputs.std()) - 1) < 0.02
 
 

@@ -33,7 +33,7 @@ def test_positions_are_those_in_the_loaded_training_set(place: Place) -> None:
     data, arrays = prepared(config, place), fake(place)
     for split, count in (("train", 5), ("val", 10), ("test", 8)):
         positions = data.positions(split)
-        inputs = torch.cat([inputs for inputs, _ in data.evaluation(split)])
+        inputs = torch.cat([batch["inputs"] for batch in data.evaluation(split)])
         loaded = arrays.test_inputs if split == "test" else arrays.train_inputs
         assert len(positions) == count
         assert torch.equal(inputs, loaded[positions].float() / 255)

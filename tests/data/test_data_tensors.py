@@ -38,7 +38,7 @@ def test_a_batch_depends_on_its_step_alone(
 def test_an_epoch_sees_every_example_once_and_orders_differ(place: Place) -> None:
     data = prepared(dataset(FAKE), place)
     images = fake(place).train_inputs.float() / 255
-    epochs = [torch.cat([inputs for inputs, _ in first(data, 7, step)]) for step in (0, 7)]
+    epochs = [torch.cat([batch["inputs"] for batch in first(data, 7, step)]) for step in (0, 7)]
     sums = [epoch.flatten(1).double().sum(1) for epoch in epochs]
     assert [len(epoch) for epoch in epochs] == [50, 50] and not torch.equal(*sums)
     for found in sums:
@@ -48,7 +48,7 @@ def test_an_epoch_sees_every_example_once_and_orders_differ(place: Place) -> Non
 
 def test_stored_order_without_shuffling(place: Place) -> None:
     arrays = fake(place)
-    inputs, labels = zip(*first(prepared(dataset(FAKE), place), 7, shuffle=False), strict=True)
+    inputs, labels = zip(*labelled(first(prepared(dataset(FAKE), place), 7, shuffle=False)), strict=True)
     assert torch.equal(torch.cat(labels), arrays.train_labels)
     assert torch.equal(torch.cat(inputs), arrays.train_inputs.float() / 255)
 
@@ -84,15 +84,15 @@ def test_evaluation_is_normalised_in_order_and_never_augmented(place: Place) -> 
     expected = (fake(place).test_inputs.float() / 255 - mean) / std
     inputs, labels = zip(*labelled(data.evaluation("test")), strict=True)
     assert [len(batch) for batch in labels] == [16, 4] and torch.equal(torch.cat(inputs), expected)
-    assert sum(len(batch) for _, batch in data.evaluation("train")) == 40
+    assert sum(len(batch) for _, batch in labelled(data.evaluation("train"))) == 40
     with pytest.raises(KeyError):
         next(data.evaluation("other"))
 
 
 def test_augmentation_agrees_with_a_slow_reference(place: Place) -> None:
     """Pad the raw image, crop, mirror, normalise, cut out: one example and pixel at a time."""
-    augmented = first(prepared(dataset(FAKE, normalize=NORMALIZE, augment=AUGMENT), place), 8)
-    plain = first(prepared(dataset(FAKE), place), 8)
+    augmented = labelled(first(prepared(dataset(FAKE, normalize=NORMALIZE, augment=AUGMENT), place), 8))
+    plain = labelled(first(prepared(dataset(FAKE), place), 8))
     seen = set()
     for step, ((found, _), (raw, _)) in enumerate(zip(augmented, plain, strict=True)):
         numbers = draw(schema.Augment(**AUGMENT), len(raw), (3, 8, 8), 4, step)
@@ -165,7 +165,7 @@ def test_identity_is_json_and_changes_with_what_changes_batches(place: Place) ->
 
 def test_inputs_that_are_no_images(place: Place) -> None:
     data = prepared(dataset(FAKE, kind="vectors", normalize={"mean": [0.5] * 7, "std": [2.0] * 7}), place)
-    inputs, _ = first(data, 1, shuffle=False)[0]
+    inputs = first(data, 1, shuffle=False)[0]["inputs"]
     assert data.spec.input_shape == (7,)
     assert torch.equal(inputs, (fake(place, kind="vectors").train_inputs[:8] - 0.5) / 2)
     with pytest.raises(ConfigError, match=r"dataset.augment.flip: needs images"):

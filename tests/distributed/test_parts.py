@@ -77,10 +77,10 @@ def test_parts_are_neighbours_and_differ_by_one_example_at_most():
 def test_the_parts_of_every_batch_are_the_batch(data, size):
     batches = batches_of(data)
     assert [batches.examples(step) for step in range(8)] == [6, 6, 6, 5] * 2
-    whole = batches.starting_at(1)
-    parts = [batches.starting_at(1, Part(rank, size)) for rank in range(size)]
+    whole = labelled(batches.starting_at(1))
+    parts = [labelled(batches.starting_at(1, Part(rank, size))) for rank in range(size)]
     for _ in range(6):  # into the next epoch, over its uneven last batch
-        inputs, labels = next(labelled(whole))
+        inputs, labels = next(whole)
         shares = [next(part) for part in parts]
         assert torch.equal(inputs, torch.cat([share[0] for share in shares]))
         assert torch.equal(labels, torch.cat([share[1] for share in shares]))

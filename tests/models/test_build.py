@@ -13,7 +13,7 @@ from torch import nn
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.spec import Interface
-from lth_cli.models.build import build, has_randomness, new_head, output_layer, prunable
+from lth_cli.models.build import build, has_randomness, new_head, output_layer, output_tensors, prunable
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 INPUTS = {"lenet_300_100": (1, 28, 28), "lenet5": (1, 28, 28), "residual_mlp": (40,), "mlp": (2, 3, 4)}
@@ -220,6 +220,13 @@ def test_prunable_lists_shared_parameters_once_by_their_first_name():
     assert prunable(model, biases=False) == ["1.weight", "0.weight"]
 
 
+def test_output_tensors_go_by_the_names_that_pruning_uses():
+    tied = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5))
+    tied[2].weight = tied[0].weight
+    assert output_tensors(tied) == ["0.weight", "2.bias"]
+    assert output_tensors(nn.Linear(2, 2, bias=False)) == ["weight"]
+
+
 def test_prunable_takes_subclasses_and_leaves_computed_weights():
     model = nn.Sequential(
         nn.Conv1d(1, 1, 1), nn.Conv3d(1, 1, 1), Pair(), nn.Linear(2, 2), nn.Bilinear(2, 2, 2)
@@ -272,6 +279,8 @@ def normed_scores(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 
 
 def test_only_an_output_layer_can_be_drawn_anew() -> None:
-    assert new_head(load("lenet_300_100"), (1, 28, 28), 3, 10, where="x") == ("fc.bias", "fc.weight")
+    before, after = (Interface.classifier((1, 28, 28), classes) for classes in (3, 10))
+    assert new_head(load("lenet_300_100"), before, after, where="x") == ("fc.bias", "fc.weight")
+    before, after = (Interface.classifier((4,), classes) for classes in (3, 10))
     with pytest.raises(ConfigError, match=r"^here: .*output layer 0 that changes 1\.bias, 1\.running_mean"):
-        new_head(own("normed_scores"), (4,), 3, 10, where="here")
+        new_head(own("normed_scores"), before, after, where="here")
