@@ -196,7 +196,10 @@ class TensorBatches:
                 chosen, their = inputs.index_select(0, rows[ours]), labels[ours]
                 if not self._split.normalized:
                     chosen = self._prepared(chosen, their, now, len(rows), ours)
-                yield self._augmenter.mixed(chosen, their, now, ours) if mixing else (chosen, their)
+                if mixing:
+                    yield self._augmenter.mixed(chosen, their, now, ours)
+                else:
+                    yield {"inputs": chosen, "labels": their}
             epoch, skipped = epoch + 1, 0
 
     def examples(self, step: int) -> int:

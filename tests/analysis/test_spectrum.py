@@ -181,7 +181,9 @@ def test_eigenvalues_that_do_not_converge_are_an_error(monkeypatch: pytest.Monke
     monkeypatch.setattr(sparse, "eigsh", fails)
     model = network()
     with pytest.raises(LthError, match="1 of 3 eigenvalues converged"):
-        spectrum.largest_eigenvalues(Hessian(model, OBJECTIVE, batches, masks_of(model, 1.0)), 3, tolerance=0.0, seed=0)
+        spectrum.largest_eigenvalues(
+            Hessian(model, OBJECTIVE, batches, masks_of(model, 1.0)), 3, tolerance=0.0, seed=0
+        )
 
 
 def test_without_any_curvature_there_is_no_eigenvalue_to_find() -> None:
