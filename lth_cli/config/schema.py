@@ -266,6 +266,10 @@ class Rewind(Section):
     to: Steps = Field(
         Duration(), description="Step of the dense training to which weights or schedule return."
     )
+    optimizer: Literal["fresh", "kept"] = Field(
+        "fresh",
+        description="kept: momentum and the like come with the weights, from the state that a round starts from.",
+    )
     length: PositiveSteps | None = Field(
         None,
         description="Steps of a retraining; null is as many as lie between rewind.to and training.length.",

@@ -245,4 +245,5 @@ def _start(noted: Mapping[str, Any]) -> Start:
         return KeptSigns(FromState(Known(parent["trajectory"]), int(parent["step"])), int(noted["init_seed"]))
     if "init_seed" in noted:
         return Initial(int(noted["init_seed"]))
-    return FromState(Known(noted["trajectory"]), int(noted["step"]))
+    kept = noted.get("optimizer") == "kept"
+    return FromState(Known(noted["trajectory"]), int(noted["step"]), keeps_optimizer=kept)

@@ -20,7 +20,7 @@ from lth_cli.experiments.imp import (
     train_dense,
 )
 from lth_cli.experiments.kept_scores import with_kept_scores
-from lth_cli.experiments.plan import Plan, make_plan
+from lth_cli.experiments.plan import Plan, differences, make_plan
 from lth_cli.experiments.recorded import noted_teachers
 from lth_cli.experiments.session import Session, Task, stored_config
 from lth_cli.experiments.teachers import fitted, keep_teachers, with_teachers
@@ -89,6 +89,7 @@ def rewind_task(config: schema.Config, run: Run, own: Run | None = None) -> Task
     starts = {number: _start(source, plan, number) for number in numbers if number > 0}
     _check_fit(source, plan)
     _check_dense(source, plan, any(numbers))
+    _check_optimizer(source, plan)
     program = functools.partial(_retrain, source=source, numbers=numbers, starts=starts, networks=networks)
     return Task("rewind", plan, program, len(numbers), source.note)
 
@@ -255,6 +256,20 @@ def _check_dense(source: Source, plan: Plan, pruned: bool) -> None:
                     f"and step {step} of it is not among the states the run keeps: "
                     f"{', '.join(map(str, sorted(kept))) or 'none'}"
                 )
+
+
+def _check_optimizer(source: Source, plan: Plan) -> None:
+    """The state of one optimizer is nothing to another. Raises ConfigError."""
+    rewind, control = plan.config.rewind, plan.config.control
+    if rewind.optimizer == "fresh" or control.start != "rewind":
+        return
+    of_dense = rewind.technique == "weights" or goes_on_by_itself(rewind, control)
+    theirs = (source.plan.config if of_dense else stored_config(source.run)).optimizer
+    ours = plan.config.optimizer.model_dump(mode="json", exclude={"lr"})
+    if differing := differences(ours, theirs.model_dump(mode="json", exclude={"lr"}), "optimizer"):
+        raise ConfigError(
+            ("rewind.optimizer", f"kept needs the optimizer of {source.run.name}: {differing[0]}")
+        )
 
 
 def _kept_states(source: Source, identities: set[str]) -> list[tuple[int, Any, Round]]:
