@@ -127,6 +127,20 @@ def test_signs_are_kept_and_magnitudes_drawn(room: Path) -> None:
             assert not signs.weights[name][~mask].any()
 
 
+def test_controls_from_the_trained_end_of_the_ticket(room: Path, lth_in: Lth) -> None:
+    source = Run.open(room / "runs" / "src")
+    for mask in ("ticket", "even"):
+        run, _ = rewind(lth_in, room, f"control.mask={mask}", "control.start=end", "rounds=2")
+        round_ = run.round(2)
+        assert round_.summary["start_step"] == 3
+        assert alike(start(round_).weights, masked(end(source.round(2)).weights, round_))
+    densities = list(round_.summary["densities"].values())
+    assert densities == pytest.approx([source.round(2).summary["density"]] * 2, abs=2e-3)
+    told = lth_in(room, "rewind", "src", "control=random", "control.start=end", "rounds=1")
+    assert told.code == 0
+    assert "keeps start at zero, since the ticket pruned them" in " ".join(told.err.split())
+
+
 def test_another_draw_of_a_control(room: Path, lth_in: Lth) -> None:
     first = Run.open(room / "runs" / "src").round(1, "reinit")
     other, _ = rewind(lth_in, room, "control=reinit", "seeds.init=9", "rounds=1")
