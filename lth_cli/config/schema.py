@@ -350,7 +350,7 @@ class Control(Section):
     )
     start: Literal["rewind", "end", "reinit", "keep_signs"] = Field(
         "rewind",
-        description="end: the trained weights of the ticket's own round. reinit: newly drawn weights. keep_signs: newly "
+        description="end: the trained weights of the ticket's own round. reinit: newly drawn ones. keep_signs: newly "
         "drawn magnitudes with the rewound signs.",
     )
 
