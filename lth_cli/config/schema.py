@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from lth_cli.config.dataset import Augment as Augment  # noqa: PLC0414 - part of the schema
@@ -15,6 +14,7 @@ from lth_cli.config.dataset import Normalize as Normalize  # noqa: PLC0414 - par
 from lth_cli.config.dataset import Score as Score  # noqa: PLC0414 - part of the schema
 from lth_cli.config.dataset import Subset as Subset  # noqa: PLC0414 - part of the schema
 from lth_cli.config.distilling import Distillation
+from lth_cli.config.launching import Launcher
 from lth_cli.config.steps import Duration, parse_rounds
 from lth_cli.config.values import (
     MOST_ROUNDS,
@@ -25,7 +25,6 @@ from lth_cli.config.values import (
     RoundRange,
     Section,
     Seed,
-    SlurmText,
     Steps,
 )
 
@@ -195,6 +194,10 @@ class Rewind(Section):
     to: Steps = Field(
         Duration(), description="Step of the dense training to which weights or schedule return."
     )
+    optimizer: Literal["fresh", "kept"] = Field(
+        "fresh",
+        description="kept: momentum and the like come with the weights, from the state that a round starts from.",
+    )
     length: PositiveSteps | None = Field(
         None,
         description="Steps of a retraining; null is as many as lie between rewind.to and training.length.",
@@ -204,16 +207,18 @@ class Rewind(Section):
 class Control(Section):
     """What a round trains in the place of its ticket."""
 
-    mask: Annotated[Literal["ticket", "random", "random_global", "inverted"], BeforeValidator(_one_name)] = (
-        Field(
-            "ticket",
-            description="random (or shuffle): drawn anew with the ticket's layer densities. random_global: with its "
-            "density over all layers. inverted: the smallest weights of the dense network, as many a layer.",
-        )
+    mask: Annotated[
+        Literal["ticket", "random", "random_global", "even", "inverted"], BeforeValidator(_one_name)
+    ] = Field(
+        "ticket",
+        description="random (or shuffle): drawn anew with the ticket's layer densities. random_global: with its "
+        "density over all layers. even: with its density in each layer. inverted: the smallest weights of the dense "
+        "network, as many a layer.",
     )
-    start: Literal["rewind", "reinit", "keep_signs"] = Field(
+    start: Literal["rewind", "end", "reinit", "keep_signs"] = Field(
         "rewind",
-        description="reinit: newly drawn weights. keep_signs: newly drawn magnitudes with the rewound signs.",
+        description="end: the trained weights of the ticket's own round. reinit: newly drawn ones. keep_signs: newly "
+        "drawn magnitudes with the rewound signs.",
     )
 
 
@@ -221,6 +226,7 @@ class Control(Section):
 CONTROLS = {
     "random": Control(mask="random"),
     "random_global": Control(mask="random_global"),
+    "even": Control(mask="even"),
     "inverted": Control(mask="inverted"),
     "reinit": Control(start="reinit"),
     "keep_signs": Control(start="keep_signs"),
@@ -232,12 +238,13 @@ class Controls(Section):
 
     kinds: list[
         Annotated[
-            Literal["reinit", "random", "random_global", "inverted", "keep_signs"], BeforeValidator(_one_name)
+            Literal["reinit", "random", "random_global", "even", "inverted", "keep_signs"],
+            BeforeValidator(_one_name),
         ]
     ] = Field(
         default_factory=list,
-        description="reinit and keep_signs: same masks, new weights. random (or shuffle), random_global, inverted: "
-        "other masks, rewound weights.",
+        description="reinit and keep_signs: same masks, new weights. random (or shuffle), random_global, even, "
+        "inverted: other masks, rewound weights.",
     )
     rounds: RoundRange = Field(
         "all", description="Rounds that get controls: all, last, or for example 3,5-8."
@@ -293,59 +300,6 @@ class Checkpoint(Section):
         default_factory=list,
         description="Steps of the dense training to keep, to rewind to later without training them again.",
     )
-
-
-class Launcher(Section):
-    """Where the points of a sweep run; changes no number but through `threads=auto`."""
-
-    kind: Literal["serial", "local", "slurm"] = Field(
-        "serial",
-        description="One after another, in processes on this machine, or as jobs of a Slurm cluster.",
-    )
-    workers: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="local: points at a time.")
-    gpus: (
-        Annotated[int, Field(ge=0, le=64)]
-        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-        | None
-    ) = Field(None, description="local: list of GPUs dealt to the workers in turn. slurm: GPUs of a job.")
-    partition: SlurmText | None = Field(None, description="slurm: null is the cluster's default.")
-    account: SlurmText | None = Field(None, description="slurm: null is the person's default.")
-    time: Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(min|h)$")] = Field(
-        "1h", description="slurm: of a job, 30min or 12h; one that runs out of it is requeued and goes on."
-    )
-    memory: Annotated[str, Field(pattern=r"^[1-9]\d{0,6}[MGT]$")] = Field(
-        "8G", description="slurm: of a job, 500M or 16G."
-    )
-    cpus: Annotated[int, Field(ge=1, le=1024)] = Field(
-        2, description="slurm: of a job; threads=auto is this number."
-    )
-    parallel: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="slurm: most jobs at a time; null is as many as the cluster allows."
-    )
-    requeues: Annotated[int, Field(ge=0)] = Field(
-        100, description="slurm: how often a job may run out of time."
-    )
-    wait: bool = Field(False, description="slurm: stay until every job has ended.")
-    extra: dict[str, SlurmText | int | bool] = Field(
-        default_factory=dict, description="slurm: further options of sbatch, for example qos."
-    )
-
-    @field_validator("extra")
-    @classmethod
-    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        taken = sorted({"array", "error", "open-mode", "output", "signal", "wrap"} & extra.keys())
-        if taken:
-            raise ValueError(f"lth sets {', '.join(taken)} itself")
-        if wrong := [name for name in extra if not re.fullmatch(r"[a-z][a-z-]*", name)]:
-            raise ValueError(f"{wrong[0]!r} is not an option of sbatch; write qos, mail-type and the like")
-        return extra
-
-    @model_validator(mode="after")
-    def _gpus_fit(self) -> Launcher:
-        if self.gpus is not None and isinstance(self.gpus, list) != (self.kind == "local"):
-            accepted = "a list such as [0,1]" if self.kind == "local" else "a number"
-            raise ValueError(f"launcher.gpus: launcher={self.kind} takes {accepted}, got {self.gpus!r}")
-        return self
 
 
 class Config(Section):
