@@ -349,6 +349,10 @@ class Rewind(Section):
     to: Steps = Field(
         Duration(), description="Step of the dense training to which weights or schedule return."
     )
+    optimizer: Literal["fresh", "kept"] = Field(
+        "fresh",
+        description="kept: momentum and the like come with the weights, from the state that a round starts from.",
+    )
     length: PositiveSteps | None = Field(
         None,
         description="Steps of a retraining; null is as many as lie between rewind.to and training.length.",
@@ -358,16 +362,18 @@ class Rewind(Section):
 class Control(Section):
     """What a round trains in the place of its ticket."""
 
-    mask: Annotated[Literal["ticket", "random", "random_global", "inverted"], BeforeValidator(_one_name)] = (
-        Field(
-            "ticket",
-            description="random (or shuffle): drawn anew with the ticket's layer densities. random_global: with its "
-            "density over all layers. inverted: the smallest weights of the dense network, as many a layer.",
-        )
+    mask: Annotated[
+        Literal["ticket", "random", "random_global", "even", "inverted"], BeforeValidator(_one_name)
+    ] = Field(
+        "ticket",
+        description="random (or shuffle): drawn anew with the ticket's layer densities. random_global: with its "
+        "density over all layers. even: with its density in each layer. inverted: the smallest weights of the dense "
+        "network, as many a layer.",
     )
-    start: Literal["rewind", "reinit", "keep_signs"] = Field(
+    start: Literal["rewind", "end", "reinit", "keep_signs"] = Field(
         "rewind",
-        description="reinit: newly drawn weights. keep_signs: newly drawn magnitudes with the rewound signs.",
+        description="end: the trained weights of the ticket's own round. reinit: newly drawn ones. keep_signs: newly "
+        "drawn magnitudes with the rewound signs.",
     )
 
 
@@ -375,6 +381,7 @@ class Control(Section):
 CONTROLS = {
     "random": Control(mask="random"),
     "random_global": Control(mask="random_global"),
+    "even": Control(mask="even"),
     "inverted": Control(mask="inverted"),
     "reinit": Control(start="reinit"),
     "keep_signs": Control(start="keep_signs"),
@@ -386,12 +393,13 @@ class Controls(Section):
 
     kinds: list[
         Annotated[
-            Literal["reinit", "random", "random_global", "inverted", "keep_signs"], BeforeValidator(_one_name)
+            Literal["reinit", "random", "random_global", "even", "inverted", "keep_signs"],
+            BeforeValidator(_one_name),
         ]
     ] = Field(
         default_factory=list,
-        description="reinit and keep_signs: same masks, new weights. random (or shuffle), random_global, inverted: "
-        "other masks, rewound weights.",
+        description="reinit and keep_signs: same masks, new weights. random (or shuffle), random_global, even, "
+        "inverted: other masks, rewound weights.",
     )
     rounds: RoundRange = Field(
         "all", description="Rounds that get controls: all, last, or for example 3,5-8."
