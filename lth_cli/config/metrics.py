@@ -69,7 +69,7 @@ class Metric:
         """Whether a value is as good as a reference, or worse by the tolerance at most."""
         return value >= reference - tolerance if self.better == "higher" else value <= reference + tolerance
 
-    def least(self, reference: float, tolerance: float) -> float:
+    def limit(self, reference: float, tolerance: float) -> float:
         """The worst value that still matches a reference."""
         return reference - tolerance if self.better == "higher" else reference + tolerance
 
