@@ -10,6 +10,7 @@ from typing import Any
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
+from lth_cli.config.metrics import Metric
 from lth_cli.config.steps import Duration
 from lth_cli.config.values import exact
 from lth_cli.data.batches import Data
@@ -78,6 +79,11 @@ class Plan:
     end: int
     teachers: tuple[NamedTeacher, ...] | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is measured; the first is the headline."""
+        return self.dense.recipe.objective.metrics
 
     @property
     def prunable_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -194,13 +194,13 @@ def _number(run: Run, reference: Reference) -> int:
         raise RequestError(f"{run.name} has no finished round{what} yet")
     if reference.round == "last":
         return finished[-1].number
-    return max(finished, key=lambda round_: (accuracy(round_), -round_.number)).number
+    return max(finished, key=lambda round_: (score(run, round_), -round_.number)).number
 
 
-def accuracy(round_: Round) -> float:
-    """Validation accuracy at the end of a finished round, or test accuracy where nothing is held out."""
-    metrics = round_.summary["metrics"]
-    return float((metrics.get("val") or metrics.get("test") or {"accuracy": 0.0})["accuracy"])
+def score(run: Run, round_: Round) -> float:
+    """How good a finished round is, higher is better: by the run's headline metric, validation before test."""
+    metrics, headline = round_.summary["metrics"], run.headline
+    return headline.rank((metrics.get("val") or metrics.get("test") or {}).get(headline.name))
 
 
 def _plan(run: Run, place: Here) -> Plan:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lth_cli.config.compose import validate
 from lth_cli.config.errors import ConfigError, LthError, RequestError
+from lth_cli.config.metrics import Metric, noting
 from lth_cli.config.schema import Config
 from lth_cli.experiments.environment import describe_machine, git_commit
 from lth_cli.experiments.kept_scores import keep_scores, with_kept_scores, without_places_of_scores
@@ -38,6 +39,9 @@ _FREE_KEYS = ("name", "runs_dir", "data", "checkpoint", "launcher")
 
 class SessionObserver(Observer):
     """Told also of rounds; this one ignores it all."""
+
+    def measured_by(self, metric: Metric) -> None:
+        """Before the first round: the metric that rounds are told by."""
 
     def round_started(self, branch: str | None, number: int, density: float) -> None:
         """Before a round's training."""
@@ -215,6 +219,7 @@ class Session:
             round_.add_checkpoint(step, store.state_path(identity, step))
         round_.write_metrics(advanced.metrics)
         density = mask_room.density(masks)
+        names = ["loss", *(metric.name for metric in self.plan.metrics)]
         round_.write_summary(
             {
                 "round": round_.number,
@@ -223,7 +228,7 @@ class Session:
                 "densities": mask_room.layer_densities(masks),
                 "kept": mask_room.layer_counts(masks),
                 "metrics": {
-                    line["split"]: {"loss": line["loss"], "accuracy": line["accuracy"]}
+                    line["split"]: {name: line[name] for name in names if name in line}
                     for line in advanced.metrics
                     if line["step"] == end
                 },
@@ -241,15 +246,22 @@ class Session:
 
 
 def row(summary: dict[str, Any]) -> dict[str, Any]:
-    """A row of results.csv, in its fixed order, from a round's summary."""
+    """A row of results.csv, in its fixed order, from a round's summary; further metrics come last."""
     metrics = summary["metrics"]
-    scores = {
-        f"{split}_{quantity}": metrics.get(split, {}).get(quantity)
-        for split in ("train", "val", "test")
-        for quantity in ("loss", "accuracy")
+    splits = ("train", "val", "test")
+
+    def scores(*quantities: str) -> dict[str, Any]:
+        found = {(split, name): metrics.get(split, {}).get(name) for split in splits for name in quantities}
+        return {f"{split}_{name}": value for (split, name), value in found.items()}
+
+    known = dict.fromkeys(name for split in splits for name in metrics.get(split, {}))
+    further = [scores(name) for name in known if name not in ("loss", "accuracy")]
+    return {
+        **{key: summary[key] for key in ("round", "density", "sparsity")},
+        **scores("loss", "accuracy"),
+        **{key: summary[key] for key in ("steps_trained", "steps_reused", "seconds")},
+        **{column: value for columns in further for column, value in columns.items()},
     }
-    head = {key: summary[key] for key in ("round", "density", "sparsity")}
-    return {**head, **scores, **{key: summary[key] for key in ("steps_trained", "steps_reused", "seconds")}}
 
 
 def find_existing(config: Config, kind: str, name: str, source: str | None = None) -> Run | None:
@@ -336,6 +348,7 @@ def open_session(
         run.clear_leftovers()
         keep_scores(config, run)
         run.update(state="running", error=None, diverged=None)
+        observer.measured_by(task.plan.metrics[0])
         done = sum(round_.finished for branch in (None, *run.branches()) for round_ in run.rounds(branch))
         short = shortage(task.plan, max(0, task.trainings - done), run.path)
         if short is not None:
@@ -415,6 +428,7 @@ def _create(config: Config, task: Task, name: str) -> Run:
             "created": now(),
             "finished": None,
             "seeds": config.resolved_seeds,
+            **noting(task.plan.metrics),
             "git_commit": git_commit(),
             **({"own_code": code} if (code := own_code(config)) else {}),
             "error": None,

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional
 
+from lth_cli.config.metrics import Metric
 from lth_cli.config.spec import Interface, Spec
-from lth_cli.objectives.objective import Batch, Loss, Metric, Objective, mean_of, require
+from lth_cli.objectives.objective import Batch, Loss, Objective, mean_of, require
 
 
 class NextToken(Objective):

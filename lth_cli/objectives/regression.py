@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from lth_cli.config.metrics import Metric
 from lth_cli.config.spec import Interface, Spec
-from lth_cli.objectives.objective import Batch, Loss, Metric, Objective, mean_of, require
+from lth_cli.objectives.objective import Batch, Loss, Objective, mean_of, require
 
 
 class Regression(Objective):
@@ -22,7 +23,7 @@ class Regression(Objective):
         loss: a person's own, (outputs, batch) -> mean over the batch; evaluation reports the squared error anyway.
     """
 
-    metrics = (Metric("psnr", "higher"),)
+    metrics = (Metric("psnr", "higher", "dB"),)
 
     def __init__(self, *, peak: Annotated[float, Field(gt=0.0)] = 1.0, loss: Loss | None = None) -> None:
         super().__init__(loss=loss)

@@ -394,7 +394,8 @@ def _evaluate(trainer: Trainer, split: str, begun: float, should_stop: Callable[
         "step": trainer.step,
         "epoch": trainer.step / trajectory.steps_per_epoch,
         "split": split,
-        **metrics,
+        # Infinite, such as the PSNR of a perfect answer, is written as nothing: lines hold finite numbers.
+        **{name: value if math.isfinite(value) else None for name, value in metrics.items()},
         "lr": trajectory.learning_rate(trainer.step),
         "seconds": round(time.monotonic() - begun, 3),
     }

@@ -134,7 +134,7 @@ class Trainer:
                 return
 
     def evaluate(self, split: str, should_stop: Callable[[], bool] = lambda: False) -> Metrics:
-        """Loss and accuracy of the present weights.
+        """Loss and metrics of the present weights.
 
         Raises:
             Diverged: when they are not finite.

@@ -29,6 +29,7 @@ from lth_cli.experiments.analyses.request import (
     settings,
 )
 from lth_cli.experiments.analyses.work import Work
+from lth_cli.experiments.analyses.yardstick import check_classes
 from lth_cli.pruning.mask import density
 from lth_cli.store.analyses import Row
 from lth_cli.store.tensors import content_digest
@@ -49,6 +50,7 @@ def prepare(request: Request, asked: analyzing.Agreement) -> Study:
     groups = _groups(request, asked.rounds)
     states = [state.recorded for group in groups for state in group.states]
     check_alike(states)
+    check_classes("agreement", states)
     check_splits([asked.split], states[0], key="analysis.split")
     return Study(
         "agreement",
