@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from lth_cli.config.distilling import Distillation
+from lth_cli.config.launching import Launcher
 from lth_cli.config.steps import Duration, parse_rounds
 from lth_cli.config.values import (
     MOST_ROUNDS,
@@ -21,7 +21,6 @@ from lth_cli.config.values import (
     RoundRange,
     Section,
     Seed,
-    SlurmText,
     Steps,
 )
 
@@ -38,7 +37,9 @@ class Seeds(Section):
     order: Seed | None = Field(None, description="Order of the training examples.")
     augment: Seed | None = Field(None, description="Augmentation and dropout.")
     mask: Seed | None = Field(None, description="Random masks and random scores.")
-    split: Seed = Field(0, description="Validation split, subset and label noise; 0, not `seed`, by default.")
+    split: Seed = Field(
+        0, description="Validation split, subset, label noise and turns; 0, not `seed`, by default."
+    )
 
 
 class DataPlace(Section):
@@ -115,6 +116,48 @@ class Augment(Section):
     cutout: Annotated[int, Field(ge=0, le=512)] = Field(
         0, description="Side of the square set to zero, in pixels."
     )
+    rand_augment: Annotated[int, Field(ge=0, le=20)] = Field(
+        0,
+        description="Operations of RandAugment on each image (Cubuk et al. 2020, arXiv:1909.13719); 0 is none.",
+    )
+    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(
+        9, description="How strong the operations of RandAugment are."
+    )
+    blur: Annotated[int, Field(ge=0, le=64)] = Field(
+        0, description="Scale images down by this factor and up again, as open_lth blurs; 0 is none."
+    )
+    gaussian_blur: Annotated[float, Field(ge=0.0, le=64.0)] = Field(
+        0.0, description="Standard deviation of a Gaussian blur in pixels; 0 is none."
+    )
+    mixup: Annotated[float, Field(ge=0.0, le=100.0)] = Field(
+        0.0, description="alpha of MixUp (Zhang et al. 2018, arXiv:1710.09412); 0 is none."
+    )
+    cutmix: Annotated[float, Field(ge=0.0, le=100.0)] = Field(
+        0.0,
+        description="alpha of CutMix (Yun et al. 2019, arXiv:1905.04899); with MixUp, one of both a batch.",
+    )
+
+    @property
+    def active(self) -> list[str]:
+        """Keys of what is done to training batches."""
+        return [key for key, value in self.model_dump(exclude={"magnitude"}).items() if value]
+
+    @property
+    def draws(self) -> bool:
+        """Whether any of it is random; blurs are not."""
+        return bool({*self.active} - {"blur", "gaussian_blur"})
+
+    @property
+    def mixing(self) -> bool:
+        """Whether training batches have soft labels."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide it; what came later stands there only where it is used."""
+        always = {"crop", "flip", "cutout"}
+        later = {"magnitude"} if self.rand_augment else set()
+        return self.model_dump(include=always | later | set(self.active))
 
 
 class Dataset(Component):
@@ -129,8 +172,21 @@ class Dataset(Component):
         description="Share of the labels of the whole training set replaced by uniformly random ones, before any "
         "examples are chosen.",
     )
+    rotation_labels: bool = Field(
+        False,
+        description="Turn each image by one of four angles, drawn by seeds.split; its label is which (Gidaris et al. "
+        "2018, arXiv:1803.07728).",
+    )
     normalize: Normalize | None = Field(None, description="Null leaves inputs as loaded.")
     augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Dataset:
+        if self.rotation_labels and self.label_noise:
+            raise ValueError(
+                "rotation_labels and label_noise exclude each other: a turned image has one right label"
+            )
+        return self
 
 
 class Initializer(Section):
@@ -199,6 +255,11 @@ class Training(Section):
     gradient_clip: Annotated[float, Field(gt=0.0)] | None = Field(None, description="Largest gradient norm.")
     shuffle: bool = Field(True, description="New order each epoch; false keeps the stored order.")
     drop_last: bool = Field(False, description="Leave out an epoch's incomplete last batch.")
+    freeze: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        description="Tensors that stay as they are: batch_norm, output (layer), others (all but these two), or "
+        "patterns of tensor names.",
+    )
 
 
 class Pruning(Section):
@@ -289,8 +350,8 @@ class Control(Section):
     )
     start: Literal["rewind", "end", "reinit", "keep_signs"] = Field(
         "rewind",
-        description="end: the trained weights of the ticket's own round. reinit: newly drawn weights. keep_signs: newly "
-        "drawn magnitudes with the rewound signs.",
+        description="end: the trained weights of the ticket's own round. reinit: newly drawn weights. keep_signs: "
+        "newly drawn magnitudes with the rewound signs.",
     )
 
 
@@ -329,7 +390,10 @@ class Pretrain(Section):
     length: Steps = Field(
         Duration(), description="Steps of the pre-training, in its own epochs; 0 is none at all."
     )
-    dataset: Dataset | None = Field(None, description="Its data set; null is that of the training.")
+    dataset: Dataset | None = Field(
+        None,
+        description="Its data set; null is that of the training. After other classes the output layer is drawn anew.",
+    )
     subset: Subset | None = Field(None, description="Its part of the data set; null is that of the data set.")
     optimizer: Optimizer | None = Field(None, description="Null is that of the training.")
     schedule: Schedule | None = Field(
@@ -369,59 +433,6 @@ class Checkpoint(Section):
         default_factory=list,
         description="Steps of the dense training to keep, to rewind to later without training them again.",
     )
-
-
-class Launcher(Section):
-    """Where the points of a sweep run; changes no number but through `threads=auto`."""
-
-    kind: Literal["serial", "local", "slurm"] = Field(
-        "serial",
-        description="One after another, in processes on this machine, or as jobs of a Slurm cluster.",
-    )
-    workers: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="local: points at a time.")
-    gpus: (
-        Annotated[int, Field(ge=0, le=64)]
-        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-        | None
-    ) = Field(None, description="local: list of GPUs dealt to the workers in turn. slurm: GPUs of a job.")
-    partition: SlurmText | None = Field(None, description="slurm: null is the cluster's default.")
-    account: SlurmText | None = Field(None, description="slurm: null is the person's default.")
-    time: Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(min|h)$")] = Field(
-        "1h", description="slurm: of a job, 30min or 12h; one that runs out of it is requeued and goes on."
-    )
-    memory: Annotated[str, Field(pattern=r"^[1-9]\d{0,6}[MGT]$")] = Field(
-        "8G", description="slurm: of a job, 500M or 16G."
-    )
-    cpus: Annotated[int, Field(ge=1, le=1024)] = Field(
-        2, description="slurm: of a job; threads=auto is this number."
-    )
-    parallel: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="slurm: most jobs at a time; null is as many as the cluster allows."
-    )
-    requeues: Annotated[int, Field(ge=0)] = Field(
-        100, description="slurm: how often a job may run out of time."
-    )
-    wait: bool = Field(False, description="slurm: stay until every job has ended.")
-    extra: dict[str, SlurmText | int | bool] = Field(
-        default_factory=dict, description="slurm: further options of sbatch, for example qos."
-    )
-
-    @field_validator("extra")
-    @classmethod
-    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        taken = sorted({"array", "error", "open-mode", "output", "signal", "wrap"} & extra.keys())
-        if taken:
-            raise ValueError(f"lth sets {', '.join(taken)} itself")
-        if wrong := [name for name in extra if not re.fullmatch(r"[a-z][a-z-]*", name)]:
-            raise ValueError(f"{wrong[0]!r} is not an option of sbatch; write qos, mail-type and the like")
-        return extra
-
-    @model_validator(mode="after")
-    def _gpus_fit(self) -> Launcher:
-        if self.gpus is not None and isinstance(self.gpus, list) != (self.kind == "local"):
-            accepted = "a list such as [0,1]" if self.kind == "local" else "a number"
-            raise ValueError(f"launcher.gpus: launcher={self.kind} takes {accepted}, got {self.gpus!r}")
-        return self
 
 
 class Config(Section):

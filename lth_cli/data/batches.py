@@ -15,7 +15,10 @@ from lth_cli.config.errors import ConfigError
 from lth_cli.config.seeds import derive_seed
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
-"""Inputs float32 [B, ...] and labels int64 [B] on the device, maybe views of stored data: read only."""
+"""Inputs float32 [B, ...] and labels int64 [B] on the device, maybe views of stored data: read only.
+
+Labels of training batches that MixUp or CutMix made are float32 [B, classes], probabilities.
+"""
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,16 @@ class Data(Protocol):
 
     @property
     def augmented(self) -> bool:
-        """Whether an example looks different from epoch to epoch."""
+        """Whether an example looks different in training than in evaluation, or from epoch to epoch."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether training batches draw random numbers of `augment_seed`; blurs look different and draw none."""
 
     @property
     def identity(self) -> dict[str, object]:
-        """What decides every batch, given the seeds: content SHA-256, normalize, augment; plain JSON."""
+        """What decides every batch, given the seeds: content SHA-256, normalize, augment, whether labels are turns;
+        plain JSON."""
 
     def batches(
         self, *, batch_size: int, order_seed: int, augment_seed: int, shuffle: bool, drop_last: bool
@@ -100,7 +108,7 @@ class Data(Protocol):
         """Training batches.
 
         Raises:
-            ConfigError: when `drop_last` leaves no batch.
+            ConfigError: when `drop_last` leaves no batch, or a batch of one is to be mixed.
         """
 
     def evaluation(self, split: str, part: Part = WHOLE, order: Tensor | None = None) -> Iterator[Batch]:

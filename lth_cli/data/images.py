@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import IO, Literal
@@ -55,21 +56,39 @@ def centre_crop(image: Image.Image, resize: int, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def random_resized_crop(image: Image.Image, size: int, random: Random) -> Image.Image:
+@dataclass(frozen=True)
+class Crops:
+    """Which parts of an image random resized crops keep; by default those of torchvision and of most.
+
+    Attributes:
+        area: smallest and largest share of the image's area.
+        ratio: smallest and largest width over height.
+    """
+
+    area: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+
+USUAL_CROPS = Crops()
+
+
+def random_resized_crop(
+    image: Image.Image, size: int, random: Random, crops: Crops = USUAL_CROPS
+) -> Image.Image:
     """A random part of an image, scaled to `size` x `size` pixels (Szegedy et al. 2015, section 6)."""
-    return image.crop(random_box(*image.size, random)).resize((size, size), Image.Resampling.BILINEAR)
+    return image.crop(random_box(*image.size, random, crops)).resize((size, size), Image.Resampling.BILINEAR)
 
 
-def random_box(width: int, height: int, random: Random) -> Box:
+def random_box(width: int, height: int, random: Random, crops: Crops = USUAL_CROPS) -> Box:
     """The part of an image a random resized crop keeps, as (left, top, right, bottom).
 
-    Its area is uniform in 8 to 100 % of the image's and its aspect ratio log-uniform in 3/4 to 4/3, as in
-    torchvision's RandomResizedCrop; after ten draws that do not fit, the largest fitting part in the middle
-    is taken.
+    Its area is uniform in `crops.area` (by default 8 to 100 % of the image's) and its aspect ratio log-uniform in
+    `crops.ratio` (3/4 to 4/3), as in torchvision's RandomResizedCrop; after ten draws that do not fit, the largest
+    fitting part in the middle is taken.
     """
-    low, high = 3 / 4, 4 / 3
+    low, high = crops.ratio
     for _ in range(10):
-        area = width * height * random.uniform(0.08, 1.0)
+        area = width * height * random.uniform(*crops.area)
         ratio = math.exp(random.uniform(math.log(low), math.log(high)))
         across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < across <= width and 0 < down <= height:

@@ -31,14 +31,14 @@ def training_set_digest(loaded: Arrays | Files, config: schema.Dataset, split_se
     """SHA-256 of a whole training set, before any examples are chosen: inputs and labels, or files.
 
     Label noise is part of it, by the labels that it leaves: scores measured under one noise are not those of
-    another, nor of the clean labels.
+    another, nor of the clean labels. So are turns, where they are the labels.
     """
     as_loaded = _loaded_digest(loaded)
-    if not config.label_noise:
+    if not config.label_noise and not config.rotation_labels:
         return as_loaded
     labels = loaded.train_labels if isinstance(loaded, Arrays) else loaded.train.labels
     drawn = training_labels(labels, loaded.classes, config, split_seed)
-    return content_digest({"labels": drawn}, {"training_set": as_loaded})
+    return content_digest({"labels": drawn}, {"training_set": as_loaded, "turned": config.rotation_labels})
 
 
 def _loaded_digest(loaded: Arrays | Files) -> str:

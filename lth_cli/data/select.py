@@ -1,4 +1,4 @@
-"""Which examples each split gets, and with which labels: class subset, validation, part of the rest, label noise."""
+"""Which examples each split gets, and with which labels: noise or turns, class subset, validation, part of the rest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.seeds import derive_seed
+
+TURNS = 4
+"""Classes where labels say by how many right angles an image is turned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +63,15 @@ def select(
         ConfigError: when a class does not exist, a split is left without examples, or too few have a score.
     """
     kept = config.subset.classes
+    if kept is not None:
+        _check_classes(kept, classes)
     drawn = training_labels(train_labels, classes, config, split_seed)
-    train = _keep_classes(train_labels, classes, kept)
-    test = _keep_classes(test_labels, classes, kept)
+    train = _kept(_task_labels(train_labels, classes, config, split_seed, "train"))
+    test = _kept(_task_labels(test_labels, classes, config, split_seed, "test"))
     for name, split in (("training", train), ("test", test)):
         if not len(split.index):
             raise ConfigError(("dataset.subset.classes", f"there are no {name} examples of classes {kept}"))
-    if kept is not None:
-        classes = len(kept)
+    classes = _task_classes(classes, config)
 
     splits = {"train": train, "test": test}
     held_out = _validation_count(config.validation, len(train.index))
@@ -103,24 +107,19 @@ def training_labels(labels: Tensor, classes: int, config: schema.Dataset, split_
     Label noise is drawn for round(share * N) positions of the whole set, before anything is chosen, as in open_lth
     (`randomize_labels`, then `subsample`): an example has the same label whatever is chosen with it. With a class
     subset, examples are kept by what they are, and their noise is uniform over the classes kept. An example may draw
-    the label it has.
+    the label it has. Turns, where they are the labels, are drawn by position likewise.
 
     Args:
         labels: int64 [N], of the whole training set as loaded.
         classes: number of classes before the class subset.
-        config: class subset and noise.
-        split_seed: decides the noise.
+        config: class subset, turns and noise.
+        split_seed: decides turns and noise.
 
     Returns:
         int64 [N], -1 where the class is not kept.
-
-    Raises:
-        ConfigError: when a class to keep does not exist.
     """
-    kept = config.subset.classes
-    if kept is not None:
-        _check_classes(kept, classes)
-        labels, classes = _relabelled(labels, classes, kept), len(kept)
+    labels = _task_labels(labels, classes, config, split_seed, "train")
+    classes = _task_classes(classes, config)
     count = round(config.label_noise * len(labels))
     if not count:
         return labels
@@ -149,12 +148,26 @@ def _check_classes(kept: list[int], classes: int) -> None:
         raise ConfigError(*problems)
 
 
-def _keep_classes(labels: Tensor, classes: int, kept: list[int] | None) -> Selection:
-    if kept is None:
-        return Selection(torch.arange(len(labels)), labels)
-    relabelled = _relabelled(labels, classes, kept)
-    index = (relabelled >= 0).nonzero().flatten()
-    return Selection(index, relabelled[index])
+def _task_labels(labels: Tensor, classes: int, config: schema.Dataset, split_seed: int, split: str) -> Tensor:
+    """The right labels of a whole split: of classes, or of turns; -1 where the class is not kept."""
+    kept = config.subset.classes
+    found = labels if kept is None else _relabelled(labels, classes, kept)
+    if not config.rotation_labels:
+        return found
+    generator = torch.Generator().manual_seed(derive_seed(split_seed, f"rotation of {split}"))
+    turns = torch.randint(TURNS, labels.shape, generator=generator)
+    return torch.where(found < 0, -1, turns)
+
+
+def _task_classes(classes: int, config: schema.Dataset) -> int:
+    if config.rotation_labels:
+        return TURNS
+    return classes if config.subset.classes is None else len(config.subset.classes)
+
+
+def _kept(labels: Tensor) -> Selection:
+    index = (labels >= 0).nonzero().flatten()
+    return Selection(index, labels[index])
 
 
 def _relabelled(labels: Tensor, classes: int, kept: list[int]) -> Tensor:

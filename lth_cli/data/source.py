@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lth_cli.config import schema
+from lth_cli.data.images import USUAL_CROPS, Crops
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Files:
         classes: number of classes.
         size: side of the square images a model sees, in pixels.
         resize: shorter side before the centre crop of evaluation, in pixels; at least `size`.
+        crops: what training sees of an image.
     """
 
     folder: Path
@@ -87,6 +89,7 @@ class Files:
     classes: int
     size: int
     resize: int
+    crops: Crops = USUAL_CROPS
 
 
 def open_place(data: schema.DataPlace) -> Place:

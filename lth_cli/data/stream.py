@@ -1,5 +1,4 @@
-"""Data sets too large for memory: loader processes decode, crop and mirror; the device normalises and cuts
-out.
+"""Data sets too large for memory: loader processes decode, crop and mirror; the device does the rest.
 
 A loader process makes the batch of one step at a time. What it draws depends on (augment seed, step, position
 in the batch) alone, so the batches are the same bytes with any number of processes, and starting at a later
@@ -8,10 +7,11 @@ step decodes nothing of the earlier ones.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.config.seeds import derive_seed
+from lth_cli.data.augment import Augmenter
 from lth_cli.data.batches import (
     WHOLE,
     Batch,
@@ -35,14 +36,15 @@ from lth_cli.data.batches import (
     epoch_order,
     tensor_digest,
 )
-from lth_cli.data.images import UNDECODABLE, centre_crop, decode, pixels, random_resized_crop
+from lth_cli.data.images import UNDECODABLE, USUAL_CROPS, centre_crop, decode, pixels, random_resized_crop
+from lth_cli.data.mixing import check_mixing
 from lth_cli.data.select import Selection
 from lth_cli.data.source import FileList, Files
-from lth_cli.data.transforms import Normalizer, check_augment, cutout, draw, to_device
+from lth_cli.data.transforms import Normalizer, check_augment, to_device, turn
 
-Request: TypeAlias = tuple[int | None, int, list[int]]
-"""What to make of a batch: the training step, None for evaluation; where in the batch it begins; and the
-positions of its examples in the split."""
+Request: TypeAlias = tuple[int | None, Sequence[int], list[int]]
+"""What to make of a batch: the training step, None for evaluation; which examples of the batch; and their
+positions in the split."""
 
 
 class StreamedData:
@@ -78,10 +80,11 @@ class StreamedData:
         if config.augment.crop:
             message = "must be 0: streamed images are cropped and scaled at random instead"
             raise ConfigError(("dataset.augment.crop", message))
-        check_augment(config.augment, self.input_shape)
+        check_augment(config.augment, self.input_shape, torch.uint8)
         self._normalizer = Normalizer.of(config.normalize, self.input_shape, device)
-        self.augmented = True  # by random resized crops
+        self.augmented = self.draws = True  # by random resized crops
         self._augment = config.augment
+        self._turns = config.rotation_labels
         self._device = device
         self._evaluation_batch = evaluation_batch
         self._workers = workers
@@ -90,15 +93,21 @@ class StreamedData:
         self.identity: dict[str, object] = {
             "content": _digest(files, selections, classes),
             "normalize": config.normalize.model_dump() if config.normalize else None,
-            "augment": config.augment.model_dump(),
+            "augment": config.augment.description,
+            **({"rotation_labels": True} if self._turns else {}),
+            **({} if files.crops == USUAL_CROPS else {"crops": dataclasses.asdict(files.crops)}),
         }
 
     def batches(
         self, *, batch_size: int, order_seed: int, augment_seed: int, shuffle: bool, drop_last: bool
     ) -> StreamedBatches:
         """Training batches; see `Data.batches`."""
+        check_mixing(self._augment, batch_size)
         count = self.sizes["train"]
         steps = count_steps(count, batch_size, drop_last)
+        augmenter = Augmenter(
+            self._augment, self._normalizer, self._turns, self.input_shape, self.classes, augment_seed
+        )
 
         def examples(step: int) -> int:
             return batch_examples(count, batch_size, steps, step)
@@ -108,24 +117,25 @@ class StreamedData:
             while True:
                 order = epoch_order(count, order_seed, epoch, shuffle)
                 for rows in torch.split(order, batch_size)[skipped:steps]:
-                    ours = part.rows(len(rows))
-                    yield epoch * steps + skipped, ours.start, rows[ours].tolist()
+                    ours = augmenter.rows(part.rows(len(rows)), len(rows))
+                    yield epoch * steps + skipped, torch.arange(len(rows))[ours].tolist(), rows[ours].tolist()
                     skipped += 1
                 epoch, skipped = epoch + 1, 0
 
-        def finish(images: Tensor, step: int, part: Part) -> Tensor:
-            inputs = self._normalizer(images)
-            if not self._augment.cutout:
-                return inputs
+        def finish(images: Tensor, labels: Tensor, step: int, part: Part) -> Batch:
             whole = examples(step)
-            numbers = draw(self._augment, whole, self.input_shape, augment_seed, step)[:, part.rows(whole)]
-            *_, row, column = to_device(numbers, self._device).unbind()
-            return cutout(inputs, row, column, self._augment.cutout)
+            rows = augmenter.rows(part.rows(whole), whole)
+            centres = None
+            if self._augment.cutout:
+                *_, row, column = to_device(augmenter.numbers(step, whole)[:, rows], self._device).unbind()
+                centres = row, column
+            inputs = augmenter.inputs(images, labels, centres, step, whole, rows)
+            return augmenter.mixed(inputs, labels, step, rows)
 
         def starting_at(step: int, part: Part) -> Iterator[Batch]:
             loaded = self._load("train", lambda: requests(step, part), augment_seed)
             for now, (images, labels) in enumerate(loaded, start=step):
-                yield finish(images, now, part), labels
+                yield finish(images, labels, now, part)
 
         def positions(step: int) -> Tensor:
             return batch_positions(count, batch_size, steps, order_seed, shuffle, step)
@@ -133,7 +143,7 @@ class StreamedData:
         def fingerprint(step: int) -> dict[str, str]:
             order = epoch_order(count, order_seed, step // steps, shuffle)
             # Crops and mirrorings are drawn one by one, each from the seed that is hashed here.
-            numbers = draw(self._augment, examples(step), self.input_shape, augment_seed, step)
+            numbers = augmenter.numbers(step, examples(step))
             return {"order": tensor_digest(order), "augmentation": tensor_digest(numbers)}
 
         return StreamedBatches(steps, starting_at, examples, positions, fingerprint)
@@ -144,10 +154,10 @@ class StreamedData:
 
         def requests() -> Iterator[Request]:
             for start in range(0, len(rows), self._evaluation_batch)[part.rank :: part.size]:
-                yield None, 0, rows[start : start + self._evaluation_batch]
+                yield None, (), rows[start : start + self._evaluation_batch]
 
         for images, labels in self._load(split, requests, augment_seed=0):
-            yield self._normalizer(images), labels
+            yield self._normalizer(turn(images, labels) if self._turns else images), labels
 
     def positions(self, split: str) -> Tensor:
         """Where the examples of a split lie in the data set as loaded; see `Data.positions`."""
@@ -217,7 +227,7 @@ class _Images(Dataset[Any]):
         self, files: Files, listed: FileList, selection: Selection, augment_seed: int, flip: bool
     ) -> None:
         self._folder = files.folder
-        self._size, self._resize = files.size, files.resize
+        self._size, self._resize, self._crops = files.size, files.resize, files.crops
         # One array, not a million strings: counting references to those would unshare the processes' memory.
         self._paths = np.array([os.fsencode(listed.paths[row]) for row in selection.index.tolist()])
         self._labels = selection.labels
@@ -229,7 +239,7 @@ class _Images(Dataset[Any]):
 
         A message, because the loader would bury an exception from another process under a traceback.
         """
-        step, first, rows = request
+        step, positions, rows = request
         images = np.empty((len(rows), 3, self._size, self._size), dtype=np.uint8)
         for position, row in enumerate(rows):
             path = Path(self._folder, os.fsdecode(bytes(self._paths[row])))
@@ -240,13 +250,13 @@ class _Images(Dataset[Any]):
             if step is None:
                 image = centre_crop(image, self._resize, self._size)
             else:
-                image = self._augmented(image, step, first + position)
+                image = self._augmented(image, step, positions[position])
             images[position] = pixels(image)
         return torch.from_numpy(images), self._labels[rows]
 
     def _augmented(self, image: Image.Image, step: int, position: int) -> Image.Image:
         random = Random(derive_seed(self._augment_seed, "augment", step, position))
-        image = random_resized_crop(image, self._size, random)
+        image = random_resized_crop(image, self._size, random, self._crops)
         if self._flip and random.random() < 0.5:
             return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return image

@@ -1,8 +1,8 @@
 """Data sets that fit in memory: they live on the device, a batch is one indexing operation.
 
-Where the normalised training set is small and never augmented it is stored normalised, so that a batch costs
-one `index_select`. Otherwise it stays as loaded (uint8 images), four times smaller, and each batch is
-cropped, mirrored, normalised and cut out when it is needed. The batches are the same bytes either way.
+Where the normalised training set is small and its images are never changed it is stored normalised, so that a batch
+costs one `index_select`. Otherwise it stays as loaded (uint8 images), four times smaller, and each batch is
+augmented and normalised when it is needed. The batches are the same bytes either way.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lth_cli.config import schema
+from lth_cli.data.augment import Augmenter
 from lth_cli.data.batches import (
     WHOLE,
     Batch,
@@ -24,9 +25,10 @@ from lth_cli.data.batches import (
     epoch_order,
     tensor_digest,
 )
+from lth_cli.data.mixing import check_mixing
 from lth_cli.data.select import Selection
 from lth_cli.data.source import Arrays
-from lth_cli.data.transforms import Normalizer, check_augment, crop_and_flip, cutout, draw, to_device
+from lth_cli.data.transforms import Normalizer, check_augment, check_square, crop_and_flip, to_device, turn
 from lth_cli.store.tensors import content_digest
 
 LARGEST_NORMALIZED = 2**30
@@ -40,7 +42,7 @@ class Split:
     Attributes:
         inputs: float32 [N, ...], or uint8 [N, C, H, W] when not `normalized`.
         labels: int64 [N].
-        normalized: whether inputs are already what a model sees.
+        normalized: whether inputs are already what a model sees, turned where labels say so.
     """
 
     inputs: Tensor
@@ -80,42 +82,48 @@ class TensorData:
         self.sizes = {name: len(selection.index) for name, selection in selections.items()}
         self._positions = {name: selection.index for name, selection in selections.items()}
         self._augment = config.augment
-        self.augmented = any(config.augment.model_dump().values())
+        self.augmented = bool(config.augment.active)
+        self.draws = config.augment.draws
+        self._turns = config.rotation_labels
         self._evaluation_batch = evaluation_batch
         self._normalizer = Normalizer.of(config.normalize, self.input_shape, device)
-        check_augment(config.augment, self.input_shape)
+        check_augment(config.augment, self.input_shape, arrays.train_inputs.dtype)
+        if self._turns:
+            check_square(self.input_shape)
 
         loaded: dict[str, Tensor] = {}
         self._splits: dict[str, Split] = {}
         for name, selection in selections.items():
             inputs = _rows(arrays.test_inputs if name == "test" else arrays.train_inputs, selection.index)
             loaded |= {f"{name}_inputs": inputs, f"{name}_labels": selection.labels}
-            on_device = inputs.to(device)
-            augmented = name == "train" and self.augmented
-            normalized = not augmented and inputs.numel() * 4 <= largest_normalized
+            on_device, labels = inputs.to(device), selection.labels.to(device)
+            # MixUp and CutMix alone mix what a model sees.
+            changed = name == "train" and bool({*config.augment.active} - {"mixup", "cutmix"})
+            normalized = not changed and inputs.numel() * 4 <= largest_normalized
             self._splits[name] = Split(
-                self._normalizer(on_device) if normalized else on_device,
-                selection.labels.to(device),
-                normalized,
+                self._seen(on_device, labels) if normalized else on_device, labels, normalized
             )
         self.identity: dict[str, object] = {
             "content": content_digest(loaded, {"classes": classes}),
             "normalize": config.normalize.model_dump() if config.normalize else None,
-            "augment": config.augment.model_dump(),
+            "augment": config.augment.description,
+            **({"rotation_labels": True} if self._turns else {}),
         }
 
     def batches(
         self, *, batch_size: int, order_seed: int, augment_seed: int, shuffle: bool, drop_last: bool
     ) -> TensorBatches:
         """Training batches; see `Data.batches`."""
+        check_mixing(self._augment, batch_size)
         steps = count_steps(self.sizes["train"], batch_size, drop_last)
+        augmenter = Augmenter(
+            self._augment, self._normalizer, self._turns, self.input_shape, self.classes, augment_seed
+        )
         return TensorBatches(
             self._splits["train"],
-            self._normalizer,
-            self._augment,
+            augmenter,
             batch_size=batch_size,
             order_seed=order_seed,
-            augment_seed=augment_seed,
             shuffle=shuffle,
             steps_per_epoch=steps,
         )
@@ -130,12 +138,16 @@ class TensorData:
             rows: slice | Tensor = slice(start, start + self._evaluation_batch)
             if order is not None:
                 rows = order[rows]
-            inputs = chosen.inputs[rows]
-            yield inputs if chosen.normalized else self._normalizer(inputs), chosen.labels[rows]
+            inputs, labels = chosen.inputs[rows], chosen.labels[rows]
+            yield inputs if chosen.normalized else self._seen(inputs, labels), labels
 
     def positions(self, split: str) -> Tensor:
         """Where the examples of a split lie in the data set as loaded; see `Data.positions`."""
         return self._positions[split]
+
+    def _seen(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """What a model sees of inputs as loaded, without augmentation."""
+        return self._normalizer(turn(inputs, labels) if self._turns else inputs)
 
 
 class TensorBatches:
@@ -144,27 +156,24 @@ class TensorBatches:
     def __init__(
         self,
         split: Split,
-        normalizer: Normalizer,
-        augment: schema.Augment,
+        augmenter: Augmenter,
         *,
         batch_size: int,
         order_seed: int,
-        augment_seed: int,
         shuffle: bool,
         steps_per_epoch: int,
     ) -> None:
         self.steps_per_epoch = steps_per_epoch
         self._split = split
-        self._normalizer = normalizer
-        self._augment = augment
+        self._augmenter = augmenter
         self._batch_size = batch_size
         self._order_seed = order_seed
-        self._augment_seed = augment_seed
         self._shuffle = shuffle
 
     def starting_at(self, step: int, part: Part = WHOLE) -> Iterator[Batch]:
         """Endless batches from a step on; see `Batches.starting_at`."""
         inputs, device = self._split.inputs, self._split.labels.device
+        mixing = self._augmenter.augment.mixing
         epoch, skipped = divmod(step, self.steps_per_epoch)
         while True:
             order = epoch_order(len(self._split.labels), self._order_seed, epoch, self._shuffle)
@@ -176,11 +185,12 @@ class TensorBatches:
                 strict=False,  # drop_last leaves one batch more than steps
             )
             for rows, labels, now in list(batches)[skipped:]:
-                ours = part.rows(len(rows))
-                chosen = inputs.index_select(0, rows[ours])
+                share = part.rows(len(rows))
+                ours = self._augmenter.rows(share, len(rows)) if mixing else share
+                chosen, their = inputs.index_select(0, rows[ours]), labels[ours]
                 if not self._split.normalized:
-                    chosen = self._prepared(chosen, now, len(rows), ours)
-                yield chosen, labels[ours]
+                    chosen = self._prepared(chosen, their, now, len(rows), ours)
+                yield self._augmenter.mixed(chosen, their, now, ours) if mixing else (chosen, their)
             epoch, skipped = epoch + 1, 0
 
     def examples(self, step: int) -> int:
@@ -198,24 +208,23 @@ class TensorBatches:
         """Digests of what a step draws; see `Batches.fingerprint`."""
         epoch = step // self.steps_per_epoch
         order = epoch_order(len(self._split.labels), self._order_seed, epoch, self._shuffle)
-        augmentation = torch.empty(0)
-        if not self._split.normalized:
-            shape = tuple(self._split.inputs.shape[1:])
-            augmentation = draw(self._augment, self.examples(step), shape, self._augment_seed, step)
-        return {"order": tensor_digest(order), "augmentation": tensor_digest(augmentation)}
+        augmentation = self._augmenter.fingerprint(step, self.examples(step))
+        return {"order": tensor_digest(order), "augmentation": augmentation}
 
-    def _prepared(self, chosen: Tensor, step: int, count: int, ours: slice) -> Tensor:
+    def _prepared(
+        self, chosen: Tensor, labels: Tensor, step: int, count: int, rows: slice | Tensor
+    ) -> Tensor:
         """Augment and normalise some rows of the batch of a step, which has `count` examples."""
-        augment = self._augment
-        if not any((augment.crop, augment.flip, augment.cutout)):
-            return self._normalizer(chosen)
-        numbers = draw(augment, count, tuple(chosen.shape[1:]), self._augment_seed, step)[:, ours]
-        top, left, mirrored, row, column = to_device(numbers, chosen.device).unbind()
-        if augment.crop or augment.flip:
-            flipped = mirrored.bool() & augment.flip
-            chosen = crop_and_flip(chosen, top, left, flipped, augment.crop)
-        images = self._normalizer(chosen)
-        return cutout(images, row, column, augment.cutout) if augment.cutout else images
+        augmenter, augment = self._augmenter, self._augmenter.augment
+        centres = None
+        if augment.crop or augment.flip or augment.cutout:
+            numbers = augmenter.numbers(step, count)[:, rows]
+            top, left, mirrored, row, column = to_device(numbers, chosen.device).unbind()
+            centres = (row, column) if augment.cutout else None
+            if augment.crop or augment.flip:
+                flipped = mirrored.bool() & augment.flip
+                chosen = crop_and_flip(chosen, top, left, flipped, augment.crop)
+        return augmenter.inputs(chosen, labels, centres, step, count, rows)
 
 
 def _rows(inputs: Tensor, index: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -58,30 +59,42 @@ class Normalizer:
         return values.sub(self.mean).div_(self.std)
 
 
-def check_augment(augment: schema.Augment, input_shape: tuple[int, ...]) -> None:
+def check_augment(augment: schema.Augment, input_shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Check that an augmentation can be done.
 
     Raises:
-        ConfigError: when inputs are not images [C, H, W], or a crop or cutout does not fit them.
+        ConfigError: when inputs are not images [C, H, W], or a crop, cutout, blur or RandAugment does not fit them.
     """
-    active = [key for key, value in augment.model_dump().items() if value]
+    active = [key for key in augment.active if key != "mixup"]
     if active and len(input_shape) != 3:
         message = f"needs images [C, H, W], but an input has shape {list(input_shape)}"
         raise ConfigError(*((f"dataset.augment.{key}", message) for key in active))
     if not active:
         return
-    height, width = input_shape[1:]
+    channels, height, width = input_shape
+    shorter, longer = sorted((height, width))
     problems = []
-    if augment.crop >= min(height, width):
-        problems.append(
-            ("crop", f"{augment.crop} must be less than the {min(height, width)} pixels of a side")
-        )
-    if augment.cutout > max(height, width):
-        problems.append(
-            ("cutout", f"{augment.cutout} is more than the {max(height, width)} pixels of a side")
-        )
+    if augment.crop >= shorter:
+        problems.append(("crop", f"{augment.crop} must be less than the {shorter} pixels of a side"))
+    if augment.cutout > longer:
+        problems.append(("cutout", f"{augment.cutout} is more than the {longer} pixels of a side"))
+    if augment.blur > shorter:
+        problems.append(("blur", f"{augment.blur} is more than the {shorter} pixels of a side"))
+    if blur_reach(augment.gaussian_blur) >= shorter:
+        message = f"{augment.gaussian_blur} reaches over {blur_reach(augment.gaussian_blur)} pixels"
+        problems.append(("gaussian_blur", f"{message}, which must be less than the {shorter} of a side"))
+    if augment.rand_augment and (channels not in (1, 3) or dtype != torch.uint8):
+        message = f"needs grey or colour images of 8 bits, but inputs have {channels} channels of {dtype}"
+        problems.append(("rand_augment", message))
     if problems:
         raise ConfigError(*((f"dataset.augment.{key}", message) for key, message in problems))
+
+
+def check_square(input_shape: tuple[int, ...]) -> None:
+    """Check that inputs can be turned by right angles. Raises ConfigError."""
+    if len(input_shape) != 3 or input_shape[1] != input_shape[2]:
+        message = f"turns square images [C, S, S], but an input has shape {list(input_shape)}"
+        raise ConfigError(("dataset.rotation_labels", message))
 
 
 def draw(
@@ -142,6 +155,50 @@ def cutout(images: Tensor, row: Tensor, column: Tensor, side: int) -> Tensor:
     right = torch.arange(width, device=images.device) - (column - side // 2)[:, None]
     rows, columns = (down >= 0) & (down < side), (right >= 0) & (right < side)
     return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0.0)
+
+
+def blur(images: Tensor, factor: int) -> Tensor:
+    """Scale images down by a factor and back to their size, bilinear with antialiasing.
+
+    As open_lth blurs (Frankle et al. 2020, arXiv:2002.10365, after Achille et al. 2019, arXiv:1711.08856).
+
+    Args:
+        images: uint8 or float32 [B, C, H, W]; uint8 is rounded after each scaling.
+        factor: at most the shorter side.
+    """
+    size = images.shape[2:]
+    for target in ([side // factor for side in size], list(size)):
+        scaled = functional.interpolate(
+            images.float(), size=target, mode="bilinear", antialias=True, align_corners=False
+        )
+        images = scaled.round_().to(torch.uint8) if images.dtype == torch.uint8 else scaled
+    return images
+
+
+def blur_reach(sigma: float) -> int:
+    """How many pixels a Gaussian blur looks to each side: three standard deviations."""
+    return math.ceil(3 * sigma)
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Images [B, C, H, W] under a Gaussian blur with mirrored borders; torchvision's."""
+    from torchvision.transforms import functional as images_functional
+
+    blurred: Tensor = images_functional.gaussian_blur(images, [2 * blur_reach(sigma) + 1] * 2, [sigma] * 2)
+    return blurred
+
+
+def turn(images: Tensor, quarters: Tensor) -> Tensor:
+    """Turn each image counterclockwise by so many right angles.
+
+    Args:
+        images: [B, C, S, S].
+        quarters: int64 [B], 0 to 3.
+    """
+    for number in (1, 2, 3):
+        turned = (quarters == number).view(-1, 1, 1, 1)
+        images = torch.where(turned, images.rot90(number, (2, 3)), images)
+    return images
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

@@ -18,14 +18,15 @@ from lth_cli.data.source import open_place
 from lth_cli.experiments import torchrun
 from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.experiments.workforce import check_processes
-from lth_cli.models.build import build, output_tensors, prunable
+from lth_cli.models.build import build, new_head, output_tensors, prunable
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.scores import locate_score
 from lth_cli.pruning.select import fraction_of, select_prunable
 from lth_cli.store.files import canonical
 from lth_cli.training import optimizers, precision
 from lth_cli.training.engine import Engine
-from lth_cli.training.trajectory import Distilled, FromState, Start, Teacher, Trajectory, dense
+from lth_cli.training.freezing import frozen
+from lth_cli.training.trajectory import Distilled, FromState, Joined, Start, Teacher, Trajectory, dense
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,7 @@ def make_plan(config: schema.Config) -> Plan:
         optimizers.check_maskable(optimizer, model)
     if config.pretrain.length and config.pretrain.optimizer is not None:
         optimizers.build(config.pretrain.optimizer, model)
+    frozen(model, config.training.freeze)
     output = output_tensors(model)
     all_names = prunable(model, biases=config.pruning.biases)
     names = select_prunable(config.pruning, all_names, output, config.model.prune_output)
@@ -257,7 +259,7 @@ def _pretrained(trajectory: Trajectory) -> Trajectory:
     """The dense training, started from the end of `pretrain` with its step counter as far on.
 
     As in Paul et al. 2022 (arXiv:2206.01278): pre-train t steps, then load those weights, with a fresh optimizer
-    and the schedule at step t.
+    and the schedule at step t. On other classes the output layer is drawn anew, as it would be without pre-training.
     """
     config, settings = trajectory.config, trajectory.config.pretrain
     if not settings.length:
@@ -275,12 +277,11 @@ def _pretrained(trajectory: Trajectory) -> Trajectory:
         }
     )
     data = load_data(own, trajectory.execution)
-    ours, theirs = ((d.input_shape, d.classes) for d in (trajectory.data, data))
-    if ours != theirs:
+    if data.input_shape != trajectory.data.input_shape:
         raise ConfigError(
             (
                 "pretrain.dataset",
-                f"it has inputs of shape {theirs[0]} and {theirs[1]} classes, the training {ours[0]} and {ours[1]}",
+                f"it has inputs of shape {data.input_shape}, the training {trajectory.data.input_shape}",
             )
         )
     before = dense(own, data, trajectory.execution)
@@ -292,7 +293,13 @@ def _pretrained(trajectory: Trajectory) -> Trajectory:
                 f"{trajectory.horizon} steps, which counts it",
             )
         )
-    return dataclasses.replace(trajectory, start=FromState(before, before.horizon), first_step=before.horizon)
+    point = FromState(before, before.horizon)
+    start: Start = point
+    if data.classes != trajectory.data.classes:
+        classes = data.classes, trajectory.data.classes
+        head = new_head(config.model, data.input_shape, *classes, where="pretrain.dataset")
+        start = Joined(point, head, config.resolved_seeds["init"])
+    return dataclasses.replace(trajectory, start=start, first_step=before.horizon)
 
 
 def load_data(config: schema.Config, execution: precision.Execution) -> Data:

@@ -26,6 +26,7 @@ from lth_cli.training.trajectory import (
     Distilled,
     FromState,
     Initial,
+    Joined,
     KeptSigns,
     Known,
     Start,
@@ -141,7 +142,7 @@ class Recorded:
     def _adopt(self, round_: Round, summary: Mapping[str, Any], engine: Engine) -> None:
         engine.uses(summary["trajectory"])
         for path in round_.checkpoints().values():
-            engine.store.adopt(summary["trajectory"], path, summary["description"])
+            engine.adopt(summary["trajectory"], path, summary["description"])
 
 
 def open_reference(
@@ -246,4 +247,5 @@ def _start(noted: Mapping[str, Any]) -> Start:
     if "init_seed" in noted:
         return Initial(int(noted["init_seed"]))
     kept = noted.get("optimizer") == "kept"
-    return FromState(Known(noted["trajectory"]), int(noted["step"]), keeps_optimizer=kept)
+    state = FromState(Known(noted["trajectory"]), int(noted["step"]), keeps_optimizer=kept)
+    return Joined(state, tuple(noted["fresh"]), int(noted["fresh_seed"])) if "fresh" in noted else state

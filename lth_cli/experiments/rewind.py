@@ -204,7 +204,9 @@ def _start(source: Source, plan: Plan, number: int) -> FromState:
     if plan.config.control.start == "end":
         round_ = source.run.round(number)
         if round_.summary["end_step"] not in round_.checkpoints():
-            raise RequestError(f"control.start=end: {source.run.name} does not have the end of round {number}")
+            raise RequestError(
+                f"control.start=end: {source.run.name} does not have the end of round {number}"
+            )
         return FromState(Known(round_.summary["trajectory"]), int(round_.summary["end_step"]))
     dense = FromState(source.dense, source.plan.rewind_to)
     if goes_on_by_itself(plan.config.rewind, plan.config.control):
@@ -268,7 +270,9 @@ def _check_optimizer(source: Source, plan: Plan) -> None:
     rewind, control = plan.config.rewind, plan.config.control
     if rewind.optimizer == "fresh" or control.start not in ("rewind", "end"):
         return
-    of_dense = control.start == "rewind" and (rewind.technique == "weights" or goes_on_by_itself(rewind, control))
+    of_dense = control.start == "rewind" and (
+        rewind.technique == "weights" or goes_on_by_itself(rewind, control)
+    )
     theirs = (source.plan.config if of_dense else stored_config(source.run)).optimizer
     ours = plan.config.optimizer.model_dump(mode="json", exclude={"lr"})
     if differing := differences(ours, theirs.model_dump(mode="json", exclude={"lr"}), "optimizer"):
@@ -334,7 +338,7 @@ def _adopt(session: Session, source: Source, needed: list[FromState]) -> None:
         try:
             identity = read_header(path).trajectory
             session.engine.uses(identity)
-            session.engine.store.adopt(identity, path, round_.summary["description"])
+            session.engine.adopt(identity, path, round_.summary["description"])
         except (Damaged, ValueError) as error:
             session.observer.message(f"not used: {error}")
         except NewerFormat:

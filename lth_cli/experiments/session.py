@@ -22,7 +22,7 @@ from lth_cli.experiments.space import shortage
 from lth_cli.experiments.workforce import workforce
 from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks
-from lth_cli.store.files import Damaged, WriteFailed
+from lth_cli.store.files import Damaged, Gone, WriteFailed
 from lth_cli.store.own_code import check_own_code, own_code
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, now
@@ -31,6 +31,7 @@ from lth_cli.training.engine import Advanced, Engine, Interrupted, Observer
 from lth_cli.training.loop import Diverged
 from lth_cli.training.trajectory import Trajectory
 
+_TRIES = 10  # the shared store may be deleted between a training and the links to its states
 # What may change between two runs of the same command without making it another experiment.
 _FREE_KEYS = ("name", "runs_dir", "data", "checkpoint", "launcher")
 
@@ -121,8 +122,7 @@ class Session:
             self._write_results(branch)  # a process may have died between the round and its row
             return
         self.observer.round_started(branch, number, mask_room.density(masks))
-        advanced = self.engine.advance(trajectory, trajectory.end, keep)
-        self._record(round_, trajectory, masks, trajectory.end, keep, advanced, nested)
+        self._train(round_, trajectory, masks, trajectory.end, keep, nested)
         self._write_results(branch)
         self.observer.round_finished(branch, row(round_.summary))
 
@@ -159,15 +159,44 @@ class Session:
         if self._finished(round_, trajectory):
             self._adopt(round_, trajectory)
         else:
-            advanced = self.engine.advance(trajectory, max(steps), steps)
-            dense = mask_room.everything(self.plan.prunable_shapes)
-            self._record(round_, trajectory, dense, max(steps), steps, advanced, nested=True)
+            self._train(round_, trajectory, None, max(steps), steps, nested=True)
         return number
 
     def _adopt(self, round_: Round, trajectory: Trajectory) -> None:
         """Let the shared store have the states of a finished round, should it have been deleted."""
         for path in round_.checkpoints().values():
-            self.engine.store.adopt(trajectory.identity, path, trajectory.description)
+            self.engine.adopt(trajectory.identity, path, trajectory.description)
+
+    def _train(
+        self,
+        round_: Round,
+        trajectory: Trajectory,
+        masks: Masks | None,
+        end: int,
+        keep: tuple[int, ...],
+        nested: bool,
+    ) -> None:
+        """Advance a trajectory and record it; what is deleted from the store in between is trained again.
+
+        Masks of None keep everything; the training may have a head of its own, so its state says the shapes.
+        """
+        for _ in range(_TRIES):
+            advanced = self.engine.advance(trajectory, end, keep)
+            chosen = masks
+            if chosen is None:
+                weights = self.engine.state(trajectory, end).weights
+                chosen = mask_room.everything(
+                    {name: tuple(weights[name].shape) for name in self.plan.prunable}
+                )
+            try:
+                self._record(round_, trajectory, chosen, end, keep, advanced, nested)
+            except Gone as error:
+                if error.path.is_relative_to(round_.folder):
+                    raise
+                continue
+            self._adopt(round_, trajectory)
+            return
+        raise LthError(f"{self.engine.store.root} is deleted again and again while states are taken from it")
 
     def _record(
         self,

@@ -23,7 +23,8 @@ from lth_cli.experiments.plan import NamedTeacher, Plan
 from lth_cli.experiments.recorded import accuracy, open_reference
 from lth_cli.experiments.session import stored_config
 from lth_cli.models.build import build
-from lth_cli.store.files import digest, remove_tree, writing
+from lth_cli.store.files import Gone, digest, remove_tree, writing
+from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, list_runs
 from lth_cli.store.states import State
 from lth_cli.store.sweeps import find_sweep
@@ -32,6 +33,7 @@ from lth_cli.training.engine import Engine
 from lth_cli.training.trajectory import FromState, Known, Teacher
 
 _KEY = "distillation.teachers"
+_TRIES = 10  # the shared store may be deleted while a state is taken from it
 
 
 def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None) -> Plan:
@@ -84,13 +86,30 @@ def keep_teachers(plan: Plan, run: Run, engine: Engine) -> None:
             # A killed process may have kept what the name stood for then.
             with writing(folder.folder):
                 remove_tree(folder.folder)
-            engine.state(of.parent, of.step)
-            folder.add_checkpoint(of.step, engine.store.state_path(of.parent.identity, of.step))
-            description = engine.store.description(of.parent.identity)
+            description = _keep(engine, folder, of)
             folder.write_summary({"trajectory": of.parent.identity, "description": description, **note})
+        _adopt(engine, run=run, number=number)
         noted.setdefault(named.name, []).append(note)
     if run.info.get("teachers", {}) != noted:
         run.update(teachers=noted)
+
+
+def _keep(engine: Engine, folder: Round, of: FromState) -> dict[str, Any]:
+    """Link a teacher's state into its folder, and return its description; again where the store is deleted meanwhile.
+
+    Raises:
+        LthError: it can be neither read nor trained.
+    """
+    for _ in range(_TRIES):
+        engine.state(of.parent, of.step)
+        try:
+            folder.add_checkpoint(of.step, engine.store.state_path(of.parent.identity, of.step))
+        except Gone:
+            continue
+        description = engine.store.description(of.parent.identity)
+        if description is not None:
+            return description
+    raise LthError(f"{engine.store.root} is deleted again and again while a teacher is taken from it")
 
 
 def _kept(run: Run | None) -> dict[str, list[NamedTeacher]]:
@@ -117,7 +136,7 @@ def _adopt(engine: Engine, *, run: Run, number: int) -> None:
     summary = folder.summary
     engine.uses(str(summary["trajectory"]))
     for path in folder.checkpoints().values():
-        engine.store.adopt(str(summary["trajectory"]), path, summary["description"])
+        engine.adopt(str(summary["trajectory"]), path, summary["description"])
 
 
 def _find(name: str, plan: Plan) -> list[NamedTeacher]:
@@ -230,6 +249,7 @@ def _other_classes(theirs: schema.Dataset, ours: schema.Dataset) -> str:
             "dataset._target_": dataset.target.rpartition(".")[2],
             "dataset.path": dataset.arguments.get("path"),
             "dataset.subset.classes": dataset.subset.classes,
+            "dataset.rotation_labels": dataset.rotation_labels,
         }
         for dataset in (theirs, ours)
     )

@@ -12,7 +12,7 @@ from lth_cli.store.runs import Run
 _TRUSTED = {
     "model": ("lth_cli.models.", "torchvision.models."),
     "dataset": ("lth_cli.data.",),
-    "optimizer": ("torch.optim.",),
+    "optimizer": ("torch.optim.", "lth_cli.training.decoupled_sgd."),
     "schedule": ("lth_cli.training.schedules.",),
     "distillation.model": ("lth_cli.models.", "torchvision.models."),
 }

@@ -107,6 +107,36 @@ def output_tensors(model: nn.Module) -> list[str]:
     return [names[parameter] for parameter in weights + biases]
 
 
+def new_head(
+    config: schema.Model, input_shape: tuple[int, ...], before: int, after: int, *, where: str
+) -> tuple[str, ...]:
+    """Names of the output layer's parameters, which a model for other classes cannot take over.
+
+    Args:
+        config: the architecture.
+        input_shape: shape of one example.
+        before: classes of the model whose weights are taken over.
+        after: classes of the model that takes them.
+        where: config path to name in the error.
+
+    Raises:
+        ConfigError: when the number of classes decides the shape of any other tensor.
+    """
+    theirs, ours = (build(config, input_shape, classes, init_seed=0) for classes in (before, after))
+    head = set(output_tensors(ours))
+    shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (theirs, ours)]
+    other = [name for name in sorted(shapes[0] | shapes[1]) if shapes[0].get(name) != shapes[1].get(name)]
+    if beyond := [name for name in other if name not in head]:
+        raise ConfigError(
+            (
+                where,
+                f"it has {before} classes, the training {after}, and beside the output layer {output_layer(ours)} that "
+                f"changes {', '.join(beyond[:5])}; only an output layer can be drawn anew",
+            )
+        )
+    return tuple(sorted(head))
+
+
 def has_randomness(model: nn.Module) -> bool:
     """Whether a forward pass in training may draw random numbers, so that each step needs a seed of its own.
 

@@ -27,9 +27,9 @@ def imagenet_resnet(
     arXiv 2206.01278) train it on CIFAR-10: with 10 classes 11,173,962 (depth 18) and 23,520,842 (depth 50) parameters.
     As there, that convolution starts as torch draws it, the others as torchvision does.
 
-    With `blur_pool`, downsampling is anti-aliased as Zhang (2019, arXiv 1904.11486), in the form of composer's BlurPool:
-    strided convolutions see a blurred input, and max pooling takes the maximum with stride 1, blurs, and then takes
-    every second value. No parameter is added or renamed.
+    With `blur_pool`, downsampling is anti-aliased as Zhang (2019, arXiv 1904.11486), in the form of composer's
+    BlurPool: strided convolutions see a blurred input, and max pooling takes the maximum with stride 1, blurs, and then
+    takes every second value. No parameter is added or renamed.
 
     Args:
         input_shape: (3, height, width).

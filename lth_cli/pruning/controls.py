@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 from lth_cli.config.seeds import derive_seed
 from lth_cli.pruning.allocate import prune_layerwise
-from lth_cli.pruning.mask import Masks, Tensors, layer_counts, ones, random_even, random_global, shuffle_layerwise
+from lth_cli.pruning.mask import (
+    Masks,
+    Tensors,
+    layer_counts,
+    ones,
+    random_even,
+    random_global,
+    shuffle_layerwise,
+)
 
 
 def control_masks(

@@ -116,8 +116,8 @@ def random_global(masks: Masks, seed: int) -> Masks:
 def random_even(masks: Masks, seed: int) -> Masks:
     """A random mask of the same density in every layer: each keeps ceil(density x size) of its weights.
 
-    What `randomly_prune` with `strategy=even` in open_lth is for; at its commit 2ce732f that raises an error. All layers
-    together keep at most one weight a layer more than `masks` do. Nested masks drawn by one seed stay nested.
+    What `randomly_prune` with `strategy=even` in open_lth is for; at its commit 2ce732f that raises an error. In all
+    it keeps less than one weight a layer more than `masks` do. Nested masks drawn by one seed stay nested.
     """
     kept, size = count(masks), total(masks)
     source = torch.Generator().manual_seed(derive_seed(seed, "even_mask"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lth_cli.store.files import Damaged, digest
+from lth_cli.store.files import Damaged, Gone, digest, write_within
 from lth_cli.store.tensors import map_tensors, write_tensors
 from lth_cli.store.trajectories import TrajectoryStore
 
@@ -41,13 +41,13 @@ class AnswerStore:
             ReadFailed, NewerFormat: the file is there and cannot be read.
         """
         path = self._store.folder(self.identity) / f"{part}.safetensors"
-        if not path.exists():
-            return {}
         try:
             tensors, about = map_tensors(path, _KIND)
             if about.get("of") != self.identity or about.get("part") != part:
                 raise Damaged(path, "answers to something else")
             return tensors
+        except Gone:
+            return {}
         except Damaged as damage:
             self._store.set_aside(path, damage)
             return {}
@@ -55,7 +55,11 @@ class AnswerStore:
     def save(self, part: str, tensors: Mapping[str, Tensor]) -> None:
         """Write a part, in the place of what was there. Raises WriteFailed."""
         path = self._store.folder(self.identity) / f"{part}.safetensors"
-        with self._store.lock(self.identity).acquire(wait=True):
-            self._store.clear_leftovers(self.identity)  # of a writer that was killed
+
+        def write() -> None:
             self._store.describe(self.identity, self._description)
             write_tensors(path, _KIND, tensors, {"of": self.identity, "part": part})
+
+        with self._store.lock(self.identity).acquire(wait=True):
+            self._store.clear_leftovers(self.identity)  # of a writer that was killed
+            write_within(path.parent, write)

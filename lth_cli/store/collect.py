@@ -9,19 +9,20 @@ finds it, or waits for our lock.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lth_cli.config.errors import LthError
 from lth_cli.store.analyses import StoredAnalysis
-from lth_cli.store.files import remove_tree, temporary, writing
+from lth_cli.store.files import Gone, entries, remove_tree, temporary, writing
 from lth_cli.store.formats import NewerFormat
 from lth_cli.store.holder import Life
 from lth_cli.store.locks import Lock, Locked
 from lth_cli.store.runs import ANALYSES, USES, Run, read_uses
 from lth_cli.store.states import read_header, stored_steps
-from lth_cli.store.trajectories import TrajectoryStore
+from lth_cli.store.trajectories import TrajectoryStore, size_of
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,14 @@ def free(runs_dir: Path, garbage: Garbage) -> bool:
     except Locked:
         return False
     with lock, writing(store.folder(garbage.identity)):
-        moved = [(path, temporary(path)) for path in garbage.paths if path.exists()]
+        moved = [(path, temporary(path)) for path in garbage.paths]
         for path, aside in moved:
-            path.rename(aside)
+            with suppress(FileNotFoundError):  # somebody deletes the store itself
+                path.rename(aside)
         if garbage.identity in _used(runs_dir):
             for path, aside in moved:
-                aside.rename(path)
+                with suppress(FileNotFoundError):
+                    aside.rename(path)
             return False
         for _, aside in moved:
             remove_tree(aside)
@@ -94,8 +97,12 @@ def free_leftovers(runs_dir: Path) -> None:
     """Delete what killed deletions, and killed holders of locks on what is gone, left in the store."""
     store = TrajectoryStore(runs_dir / ".store")
     store.sweep()
-    for path in store.root.glob("*.lock") if store.root.is_dir() else ():
-        if not store.folder(path.stem).is_dir() and not _is_locked(store, path.stem):
+    for path in entries(store.root):
+        if (
+            path.suffix == ".lock"
+            and not store.folder(path.stem).is_dir()
+            and not _is_locked(store, path.stem)
+        ):
             try:
                 store.lock(path.stem).acquire().release()
             except Locked:
@@ -106,12 +113,20 @@ def _used(runs_dir: Path) -> set[str]:
     """Trajectories that runs and analyses which are not finished have asked for."""
     used: set[str] = set()
     for path in runs_dir.glob(f"*/{USES}"):
-        if not _is_finished(path.parent) and path.exists():
-            used |= set(read_uses(path))
+        if not _is_finished(path.parent):
+            used |= _noted(path)
     for path in runs_dir.glob(f"*/{ANALYSES}/*/{USES}"):
-        if not StoredAnalysis(path.parent).finished and path.exists():
-            used |= set(read_uses(path))
+        if not StoredAnalysis(path.parent).finished:
+            used |= _noted(path)
     return used
+
+
+def _noted(path: Path) -> set[str]:
+    """What a `.uses` file names; nothing where it is gone, since its work has just ended."""
+    try:
+        return set(read_uses(path))
+    except Gone:
+        return set()
 
 
 def _is_finished(folder: Path) -> bool:
@@ -126,7 +141,7 @@ def _is_finished(folder: Path) -> bool:
 def _kept(runs_dir: Path) -> set[tuple[str, int]]:
     """The (trajectory, step) of every state that runs keep."""
     kept: set[tuple[str, int]] = set()
-    for folder in runs_dir.iterdir() if runs_dir.is_dir() else ():
+    for folder in entries(runs_dir):
         if not folder.name.startswith(".") and folder.is_dir():
             _is_finished(folder)  # where a run of a newer release keeps its states is not known
             for round_ in Run(folder).every_round():
@@ -151,14 +166,14 @@ def _garbage(store: TrajectoryStore, identity: str, kept: set[tuple[str, int]]) 
     folder = store.folder(identity)
     states = stored_steps(folder)
     free = {step: path for step, path in states.items() if (identity, step) not in kept and _links(path) == 1}
-    others = [*folder.glob("resume.safetensors"), *folder.glob("*.damaged")]
+    others = [path for path in entries(folder) if path.name.endswith((".damaged", "resume.safetensors"))]
     if len(free) == len(states):
-        paths, files = [folder], list(folder.iterdir())
+        paths, files = [folder], entries(folder)
     else:
         paths = files = [*free.values(), *others]
     if not paths:
         return None
-    size = sum(path.stat().st_size for path in files if _links(path) == 1)
+    size = sum(size_of(path) for path in files if _links(path) == 1)
     try:
         description = store.description(identity)
     except LthError:

@@ -9,15 +9,16 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lth_cli.config.errors import LthError
 from lth_cli.store.formats import check_format
 
 TEMPORARY = ".tmp-"
 JSON_LIMIT = 64 * 2**20
+_Result = TypeVar("_Result")
 _CHUNK = 2**20
 _NO_LINKS = {
     errno.EPERM,
@@ -28,6 +29,7 @@ _NO_LINKS = {
     errno.EMLINK,
     errno.EACCES,
 }
+_TRIES = 10  # somebody may delete a folder while we fill it, but not ten times in a row
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _REASONS = {
     errno.ENOSPC: "disk full",
@@ -59,6 +61,13 @@ class ReadFailed(LthError):
         super().__init__(f"cannot read {path}: {_reason(error)}")
 
 
+class Gone(ReadFailed):
+    """A file is not there, or not any more."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, OSError(0, "no such file"))
+
+
 class Damaged(LthError):
     """A file does not hold what was written there."""
 
@@ -85,7 +94,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn an error of reading `path` into Damaged (a bad disk block) or ReadFailed (anything else)."""
+    """Turn an error of reading `path` into Damaged (a bad disk block), Gone, or ReadFailed (anything else)."""
     try:
         yield
     except MemoryError as error:
@@ -94,7 +103,7 @@ def reading(path: Path) -> Iterator[None]:
         if error.errno == errno.EIO:
             raise Damaged(path, _reason(error)) from error
         if error.errno == errno.ENOENT:
-            raise ReadFailed(path, OSError(0, "no such file")) from error
+            raise Gone(path) from error
         raise ReadFailed(path, error) from error
 
 
@@ -116,12 +125,47 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents durably. Raises WriteFailed."""
+    """Create a folder and its parents durably, also while somebody deletes them. Raises WriteFailed."""
     with writing(folder):
-        missing = [f for f in (folder, *folder.parents) if not f.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        for made in missing:
-            sync_folder(made.parent)
+        for _ in range(_TRIES):
+            try:
+                _make_folder(folder)
+                return
+            except FileNotFoundError:
+                continue
+        _make_folder(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    missing = [f for f in (folder, *folder.parents) if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
+
+
+def write_within(folder: Path, write: Callable[[], _Result]) -> _Result:
+    """Do what writes into a folder, made where it is missing, and again where it was deleted in between.
+
+    Raises:
+        WriteFailed: it cannot be written, or is deleted faster than it is.
+    """
+    for _ in range(_TRIES):
+        make_folder(folder)
+        try:
+            return write()
+        except WriteFailed as error:
+            if error.errno != errno.ENOENT:
+                raise
+    make_folder(folder)
+    return write()
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; nothing where there is no such folder, or none any more."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
@@ -253,6 +297,8 @@ def link_or_copy(source: Path, target: Path) -> None:
         try:
             os.link(source, partial)
         except OSError as error:
+            if error.errno == errno.ENOENT and not source.exists():  # deleted since we looked
+                raise Gone(source) from error
             if error.errno not in _NO_LINKS:
                 raise
             _copy(source, target)
@@ -278,14 +324,19 @@ def remove_leftovers(folder: Path, but: str | None = None) -> None:
         but: name of a folder in it that is left alone.
     """
     with writing(folder):
-        for path in list(folder.rglob(f"{TEMPORARY}*")):
-            if path.relative_to(folder).parts[0] != but:
-                remove_tree(path)
+        # not rglob, which fails where somebody deletes what it is about to look at
+        for parent, folders, names in os.walk(folder):
+            if Path(parent) == folder and but in folders:
+                folders.remove(but)
+            for name in (*folders, *names):
+                if name.startswith(TEMPORARY):
+                    remove_tree(Path(parent, name))
 
 
 def remove_tree(path: Path) -> None:
     """Delete a file or a folder, following no link; nothing there is fine. Raises OSError."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        with contextlib.suppress(FileNotFoundError):  # somebody else deletes it too
+            shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

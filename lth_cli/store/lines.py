@@ -8,6 +8,7 @@ from typing import Any
 
 from lth_cli.store.files import (
     Damaged,
+    Gone,
     canonical,
     digest,
     parse_json,
@@ -70,16 +71,22 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         NewerFormat: when a newer release wrote to it.
         ReadFailed: when the file is there and cannot be read.
     """
-    if not path.exists():
-        return []
-    with reading(path):
-        content = path.read_bytes()
+    content = _content(path)
     lines = [parse_json(path, line) for line in content.split(b"\n")[:-1]]
     if not all(isinstance(line, dict) for line in lines):
         raise Damaged(path, "a line is not a JSON object")
     for line in lines:
         check_format(path, line, FORMAT)
     return lines
+
+
+def _content(path: Path) -> bytes:
+    """Empty where there is no such file. Raises Damaged, ReadFailed."""
+    try:
+        with reading(path):
+            return path.read_bytes()
+    except Gone:
+        return b""
 
 
 def seal(line: dict[str, Any], of: str) -> dict[str, Any]:
@@ -106,10 +113,7 @@ def read_sealed_lines(path: Path, of: str) -> tuple[list[dict[str, Any]], int]:
         ReadFailed, Damaged: when the file is there and cannot be read.
         NewerFormat: when a newer release wrote to it.
     """
-    if not path.exists():
-        return [], 0
-    with reading(path):
-        content = path.read_bytes()
+    content = _content(path)
     good: list[dict[str, Any]] = []
     damaged = 0
     for text in content.split(b"\n")[:-1]:
@@ -133,9 +137,10 @@ def rewrite_lines(path: Path, lines: list[dict[str, Any]]) -> None:
 
 def has_torn_line(path: Path) -> bool:
     """Whether the file ends in a line that was not written to its end. Raises ReadFailed, Damaged."""
-    if not path.exists():
+    try:
+        with reading(path), path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            return file.read() not in (b"", b"\n")
+    except Gone:
         return False
-    with reading(path), path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        return file.read() not in (b"", b"\n")

@@ -159,7 +159,10 @@ class Lock:
         self._moved = False
         make_folder(self.path.parent)
         with writing(self.path):
-            return self._win(self.path, mine)
+            try:
+                return self._win(self.path, mine)
+            except FileNotFoundError:  # somebody deletes the folder: try again
+                return False
 
     def _win(self, path: Path, mine: Holder) -> bool:
         """Make `path` our file: create it, or replace that of a dead holder under the claim on it."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lth_cli.store.files import Damaged
+from lth_cli.store.files import Damaged, entries
 from lth_cli.store.tensors import read_about, read_tensors, write_tensors
 
 _KIND = "state"
@@ -41,8 +41,8 @@ def state_name(step: int) -> str:
 
 def stored_steps(folder: Path) -> dict[int, Path]:
     """State files in a folder by step, ascending; {} when there is no such folder."""
-    paths = folder.glob(f"{_PREFIX}*{_SUFFIX}") if folder.is_dir() else iter(())
-    digits = {path: path.name[len(_PREFIX) : -len(_SUFFIX)] for path in paths}
+    names = [path for path in entries(folder) if path.name.startswith(_PREFIX) and path.suffix == _SUFFIX]
+    digits = {path: path.name[len(_PREFIX) : -len(_SUFFIX)] for path in names}
     found = {int(text): path for path, text in digits.items() if text.isascii() and text.isdigit()}
     return {step: path for step, path in sorted(found.items()) if path.name == state_name(step)}
 

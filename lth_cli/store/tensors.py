@@ -88,7 +88,7 @@ def map_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any
     """As `read_tensors`, but the tensors are views of the file: read only, and paged in as they are used."""
     with reading(path), path.open("rb") as file:
         meta = _header(path, file)
-    with _parsing(path), safetensors.safe_open(path, framework="pt") as opened:
+    with reading(path), _parsing(path), safetensors.safe_open(path, framework="pt") as opened:
         tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - it is no mapping
     return _verified(path, kind, tensors, meta)
 

@@ -11,21 +11,24 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lth_cli.store.files import (
     TEMPORARY,
     Damaged,
+    Gone,
     ReadFailed,
     digest,
+    entries,
     link_or_copy,
-    make_folder,
     read_json,
     remove_leftovers,
     remove_tree,
     temporary,
     write_json,
+    write_within,
     writing,
 )
 from lth_cli.store.formats import check_format
@@ -63,14 +66,11 @@ class TrajectoryStore:
 
     def identities(self) -> list[str]:
         """Every stored trajectory."""
-        if not self.root.is_dir():
-            return []
-        return sorted(p.name for p in self.root.iterdir() if _IDENTITY.fullmatch(p.name) and p.is_dir())
+        return [p.name for p in entries(self.root) if _IDENTITY.fullmatch(p.name) and p.is_dir()]
 
     def size(self, identity: str) -> int:
         """Bytes of a trajectory's files, those that runs share included."""
-        folder = self.folder(identity)
-        return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+        return sum(size_of(path) for path in entries(self.folder(identity)))
 
     def description(self, identity: str) -> dict[str, Any] | None:
         """The canonical description whose digest is the identity; None when absent.
@@ -81,9 +81,10 @@ class TrajectoryStore:
             ReadFailed: it cannot be read.
         """
         path = self._description_path(identity)
-        if not path.exists():
+        try:
+            value = read_json(path)
+        except Gone:
             return None
-        value = read_json(path)
         if isinstance(value, dict):
             check_format(path, value, newest=1)
         if not isinstance(value, dict) or digest(value) != identity:
@@ -105,8 +106,8 @@ class TrajectoryStore:
             self._warn(f"{damage}; written anew")
             present = False
         if not present:
-            make_folder(self.folder(identity))
-            write_json(self._description_path(identity), description)
+            path = self._description_path(identity)
+            write_within(path.parent, lambda: write_json(path, description))
 
     def steps(self, identity: str) -> list[int]:
         """Steps of which a state is stored, ascending; their files may turn out damaged."""
@@ -127,8 +128,6 @@ class TrajectoryStore:
         return self._load_verified(self.state_path(identity, step), identity, step)
 
     def _load_verified(self, path: Path, identity: str, step: int | None) -> State | None:
-        if not path.exists():
-            return None
         try:
             state, header = load_state(path), read_header(path)  # the header counts once all is verified
             if header.trajectory != identity or step not in (None, header.step):
@@ -136,9 +135,8 @@ class TrajectoryStore:
             return state
         except Damaged as damage:
             self.set_aside(path, damage)
-        except ReadFailed:
-            if path.exists():
-                raise
+        except Gone:  # never there, or deleted just now
+            pass
         return None
 
     def set_aside(self, path: Path, damage: Damaged) -> None:
@@ -172,13 +170,14 @@ class TrajectoryStore:
         resume = self._load_resume_point(identity)
         return max([*self.steps(identity), -1 if resume is None else resume.step])
 
-    def save_resume_point(self, identity: str, state: State) -> None:
+    def save_resume_point(self, identity: str, state: State, description: dict[str, Any]) -> None:
         """Store the one state that a killed training goes on from, in the place of the one before.
 
         Raises:
+            ValueError: the description has another identity.
             WriteFailed: it cannot be written; the one before is still there.
         """
-        save_state(self._resume_path(identity), state, identity)
+        self._save(self._resume_path(identity), identity, state, description)
 
     def drop_resume_point(self, identity: str, up_to: int) -> None:
         """Delete the resume point unless it lies beyond `up_to`. Raises WriteFailed."""
@@ -190,22 +189,25 @@ class TrajectoryStore:
     def _load_resume_point(self, identity: str) -> State | None:
         return self._load_verified(self._resume_path(identity), identity, None)
 
-    def save(self, identity: str, state: State, description: dict[str, Any] | None = None) -> Path:
+    def save(self, identity: str, state: State, description: dict[str, Any]) -> Path:
         """Store a state, and the description of the trajectory before its first one.
 
         Append the metrics up to this step first: after a crash, lines are kept up to the last stored state.
 
         Raises:
-            ValueError: the description has another identity, or is missing and not stored yet.
+            ValueError: the description has another identity.
             WriteFailed: something cannot be written.
         """
-        if description is not None:
-            self.describe(identity, description)
-        elif not self._description_path(identity).exists():
-            raise ValueError(f"trajectory {identity} has no description yet")
         path = self.state_path(identity, state.step)
-        save_state(path, state, identity)
+        self._save(path, identity, state, description)
         return path
+
+    def _save(self, path: Path, identity: str, state: State, description: dict[str, Any]) -> None:
+        def write() -> None:
+            self.describe(identity, description)  # with each state: the whole store may have been deleted
+            save_state(path, state, identity)
+
+        write_within(path.parent, write)
 
     def discard(self, identity: str, step: int) -> None:
         """Delete one stored state; nothing there is fine, and runs keep theirs. Raises WriteFailed."""
@@ -226,12 +228,16 @@ class TrajectoryStore:
         header = read_header(path)
         if header.trajectory != identity:
             raise Damaged(path, f"a state of trajectory {header.trajectory[:12]}, not of {identity[:12]}")
-        self.describe(identity, description)
         target = self.state_path(identity, header.step)
-        if target.exists():
-            return False
-        link_or_copy(path, target)
-        return True
+
+        def write() -> bool:
+            self.describe(identity, description)
+            if target.exists():
+                return False
+            link_or_copy(path, target)
+            return True
+
+        return write_within(target.parent, write)
 
     def links(self, identity: str, step: int) -> int:
         """How many names a stored state has: 1 when no run shares the file, 0 when absent."""
@@ -246,8 +252,8 @@ class TrajectoryStore:
             raise ValueError("a line of metrics needs an integer step")
         if not lines:
             return
-        make_folder(self.folder(identity))
-        append_lines(self._metrics_path(identity), [seal(line, identity) for line in lines])
+        path = self._metrics_path(identity)
+        write_within(path.parent, lambda: append_lines(path, [seal(line, identity) for line in lines]))
 
     def metrics(self, identity: str) -> list[dict[str, Any]]:
         """Every evaluation in order; a line that a crash tore, or that is damaged, is left out. Raises ReadFailed."""
@@ -267,8 +273,12 @@ class TrajectoryStore:
             lines, damaged = read_sealed_lines(path, identity)
             if damaged:
                 aside = _aside(path)
-                link_or_copy(path, aside)
-                rewrite_lines(path, [seal(line, identity) for line in lines])
+                try:
+                    link_or_copy(path, aside)
+                except Gone:
+                    continue
+                sealed = [seal(line, identity) for line in lines]
+                write_within(path.parent, partial(rewrite_lines, path, sealed))
                 self._warn(
                     f"{path} is damaged: {damaged} of its lines are not what was written; "
                     f"moved to {aside.name}, {consequence}"
@@ -291,14 +301,12 @@ class TrajectoryStore:
         lines = self.metrics(identity)
         kept = [line for line in lines if line["step"] <= after_step]
         if len(kept) < len(lines) or has_torn_line(path):
-            rewrite_lines(path, [seal(line, identity) for line in kept])
+            write_within(path.parent, lambda: rewrite_lines(path, [seal(line, identity) for line in kept]))
 
     def add_segment(self, identity: str, run_id: str, start: int, end: int) -> None:
         """Record that a run trained the steps from `start` to `end`. Raises WriteFailed."""
-        make_folder(self.folder(identity))
-        append_lines(
-            self._segments_path(identity), [seal({"run": run_id, "start": start, "end": end}, identity)]
-        )
+        path, line = self._segments_path(identity), {"run": run_id, "start": start, "end": end}
+        write_within(path.parent, lambda: append_lines(path, [seal(line, identity)]))
 
     def segments(self, identity: str) -> list[dict[str, Any]]:
         """Which run (`run`) trained from which step (`start`) to which (`end`); damaged lines left out.
@@ -325,8 +333,9 @@ class TrajectoryStore:
     def refuse_newer(self, identity: str) -> None:
         """Raise NewerFormat where a newer release wrote any file of a trajectory; damage is found by others."""
         folder = self.folder(identity)
-        for path in folder.glob("*.safetensors") if folder.is_dir() else ():
-            refuse_newer(path)
+        for path in entries(folder):
+            if path.suffix == ".safetensors":
+                refuse_newer(path)
         with contextlib.suppress(Damaged, ReadFailed):
             self.description(identity)
         for path in self._records(identity):
@@ -360,8 +369,8 @@ class TrajectoryStore:
     def sweep(self) -> None:
         """Delete what killed `remove`s left below the root. Raises WriteFailed."""
         with writing(self.root):
-            for path in self.root.glob(f"{TEMPORARY}*"):
-                if path.is_dir():
+            for path in entries(self.root):
+                if path.name.startswith(TEMPORARY) and path.is_dir():
                     remove_tree(path)
 
     def _description_path(self, identity: str) -> Path:
@@ -375,6 +384,14 @@ class TrajectoryStore:
 
     def _segments_path(self, identity: str) -> Path:
         return self.folder(identity) / "segments.jsonl"
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where there is none any more."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _aside(path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lth_cli.config.errors import LthError
 from lth_cli.store.analyses import StoredAnalysis
-from lth_cli.store.files import Damaged, sha256_file
+from lth_cli.store.files import Damaged, Gone, entries, sha256_file
 from lth_cli.store.formats import NewerFormat
 from lth_cli.store.lines import read_lines, read_sealed_lines
 from lth_cli.store.rounds import Round
@@ -51,10 +51,11 @@ def verify_run(run: Run) -> list[Fault]:
     """
     faults = list(_run_files(run))
     stored = _stored_states(run)
+    all_done = _all_done(run)
     for origin in run.origins():
         if origin.finished:
             faults += _verify_round(origin, stored)[1]
-        elif _all_done(run):
+        elif all_done:
             faults.append(Fault(origin.summary_path, "missing"))
     for teacher in _teachers(run):
         faults += _verify_teacher(teacher)
@@ -106,27 +107,7 @@ def verify_store(store: TrajectoryStore) -> list[Fault]:
 def verify_trajectory(store: TrajectoryStore, identity: str) -> Iterator[Fault]:
     """Check every file of one trajectory of the store."""
     folder = store.folder(identity)
-    states: dict[Path, int | None] = {path: step for step, path in stored_steps(folder).items()}
-    if (resume := folder / "resume.safetensors").exists():
-        states[resume] = None
-    try:
-        if states and store.description(identity) is None:
-            yield Fault(folder / "trajectory.json", "missing")
-    except LthError as error:
-        yield fault_of(folder, error)
-    for path, step in states.items():
-        try:
-            state, header = load_state(path), read_header(path)
-        except LthError as error:
-            yield fault_of(path, error)
-            continue
-        if header.trajectory != identity or step not in (None, state.step):
-            yield Fault(path, f"it is step {header.step} of trajectory {header.trajectory[:12]}")
-    for path in sorted(folder.glob("answers*.safetensors")):
-        try:
-            map_tensors(path, "answers")
-        except LthError as error:
-            yield fault_of(path, error)
+    yield from _verify_states(folder, identity)
     for path in (folder / "metrics.jsonl", folder / "segments.jsonl"):
         try:
             damaged = read_sealed_lines(path, identity)[1]
@@ -135,6 +116,42 @@ def verify_trajectory(store: TrajectoryStore, identity: str) -> Iterator[Fault]:
             continue
         if damaged:
             yield Fault(path, f"{damaged} of its lines are not what was written")
+    try:
+        if store.description(identity) is None and _state_files(folder):
+            yield Fault(folder / "trajectory.json", "missing")
+    except LthError as error:
+        yield fault_of(folder, error)
+
+
+def _verify_states(folder: Path, identity: str) -> Iterator[Fault]:
+    """States, resume point and answers of teachers. What is gone when its turn comes is no fault: a training at work
+    puts another resume point in its place, and the store may be deleted at any time.
+    """
+    for path, step in _state_files(folder).items():
+        try:
+            state, header = load_state(path), read_header(path)
+        except Gone:
+            continue
+        except LthError as error:
+            yield fault_of(path, error)
+            continue
+        if header.trajectory != identity or step not in (None, state.step):
+            yield Fault(path, f"it is step {header.step} of trajectory {header.trajectory[:12]}")
+    for path in entries(folder):
+        if path.name.startswith("answers") and path.suffix == ".safetensors":
+            try:
+                map_tensors(path, "answers")
+            except Gone:
+                continue
+            except LthError as error:
+                yield fault_of(path, error)
+
+
+def _state_files(folder: Path) -> dict[Path, int | None]:
+    """Files of states with the step they are of; None for the resume point, whose header alone says it."""
+    states: dict[Path, int | None] = {path: step for step, path in stored_steps(folder).items()}
+    resume = folder / "resume.safetensors"
+    return {**states, resume: None} if resume.exists() else states
 
 
 def _run_files(run: Run) -> Iterator[Fault]:
@@ -154,8 +171,8 @@ def _results(run: Run, branch: str | None) -> Iterator[Fault]:
     """Every row of the results is of a finished round, and every finished round of a finished run has a row."""
     path = run.results_path(branch)
     try:
+        finished = run.info.get("state") == "finished"  # asked first: the run may finish while we look
         recorded = {row.get("round") for row in run.results(branch)}
-        finished = run.info.get("state") == "finished"
     except LthError as error:
         yield fault_of(path, error)
         return
@@ -203,7 +220,7 @@ def _verify_round(round_: Round, stored: _Stored) -> tuple[Masks | None, list[Fa
         faults += _masked(path, state, masks or {})
         if isinstance(start, dict) and step == summary.get("start_step") and masks is not None:
             origin = (str(start.get("trajectory")), start.get("step"))
-            faults += _started(path, state, masks, stored.get(origin))
+            faults += _started(path, state, masks, stored.get(origin), start.get("fresh", ()))
     return masks, faults
 
 
@@ -320,7 +337,9 @@ def _masked(path: Path, state: State, masks: Masks) -> Iterator[Fault]:
             yield Fault(path, f"{int((weight[~mask] != 0).sum())} pruned weights of {name} are not zero")
 
 
-def _started(path: Path, state: State, masks: Masks, source: Path | None) -> Iterator[Fault]:
+def _started(
+    path: Path, state: State, masks: Masks, source: Path | None, fresh: Container[str]
+) -> Iterator[Fault]:
     if source is None:
         return
     try:
@@ -328,6 +347,8 @@ def _started(path: Path, state: State, masks: Masks, source: Path | None) -> Ite
     except LthError:  # a fault of that file, found where its own round is verified
         return
     for name, weight in origin.weights.items():
+        if name in fresh:  # drawn anew, in the place of this one
+            continue
         expected = weight
         if name in masks and masks[name].shape == weight.shape:
             expected = torch.where(masks[name], weight, torch.zeros_like(weight))

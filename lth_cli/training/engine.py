@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from lth_cli.config import schema
@@ -17,13 +18,15 @@ from lth_cli.config.values import interval_seconds
 from lth_cli.models.initialize import keep_signs
 from lth_cli.pruning import mask as mask_room
 from lth_cli.store.locks import Locked
-from lth_cli.store.states import State
+from lth_cli.store.states import State, read_header
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Stopped
 from lth_cli.training.loop import Diverged, Trainer, initial_state
 from lth_cli.training.teaching import Teaching, make_teaching
-from lth_cli.training.trajectory import Initial, KeptSigns, Known, Moved, Trajectory
+from lth_cli.training.trajectory import FromState, Initial, Joined, KeptSigns, Known, Moved, Trajectory
+
+_TRIES = 10  # somebody may delete the store while this trains, but not ten times in a row
 
 
 class Interrupted(LthError):
@@ -92,6 +95,7 @@ class Engine:
     stop: threading.Event = field(default_factory=threading.Event)
     make_trainer: MakeTrainer = _trainer
     storing: bool = field(default=False, init=False)
+    _kept: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict, init=False)
 
     def advance(self, trajectory: Trajectory, to: int, keep: Iterable[int] = ()) -> Advanced:
         """Make sure that the states at `to` and at every step of `keep` are stored, and the metrics up to `to`.
@@ -109,15 +113,24 @@ class Engine:
         identity = trajectory.identity
         self.uses(identity)
         plan = self._evaluation_plan(trajectory, to)
-        if not self._complete(identity, wanted, plan):
-            if trajectory.origin is not None and self.store.load(identity, first) is None:
-                # Before this lock is taken, so that nobody waits for two.
-                self.state(trajectory.origin.parent, trajectory.origin.step)
-            teaching = self._teaching(trajectory)
-            with self._locked(identity):
-                self._advance(trajectory, wanted, plan, teaching)
+        for _ in range(_TRIES):
+            if not self._complete(identity, wanted, plan):
+                if trajectory.origin is not None and self.store.load(identity, first) is None:
+                    # Before this lock is taken, so that nobody waits for two.
+                    self.state(trajectory.origin.parent, trajectory.origin.step)
+                teaching = self._teaching(trajectory)
+                with self._locked(identity):
+                    self._advance(trajectory, wanted, plan, teaching)
+            known = self._known(identity)
+            if plan <= known.keys() and all(self.store.state_path(identity, at).exists() for at in wanted):
+                break
+            self.observer.message(
+                f"what was trained is gone from {self.store.root} again, which somebody deleted; "
+                "training what is missing"
+            )
+        else:
+            raise LthError(f"{self.store.root} is deleted again and again while this trains into it")
         trained = self.store.steps_by(identity, self.run_id, first, to)
-        known = self._known(identity)
         metrics = sorted((known[key] for key in plan & known.keys()), key=_metric_order)
         return Advanced(trained, to - first - trained, time.monotonic() - begun, metrics)
 
@@ -139,18 +152,31 @@ class Engine:
         Raises:
             LthError: when it can be neither read nor trained.
         """
-        self.uses(trajectory.identity)
-        found = self.store.load(trajectory.identity, step)
-        if found is None:
+        identity = trajectory.identity
+        self.uses(identity)
+        for _ in range(_TRIES):
+            found = self.store.load(identity, step)
+            if found is None and (identity, step) in self._kept:
+                self.store.adopt(identity, *self._kept[identity, step])
+                found = self.store.load(identity, step)
+            if found is not None:
+                return found
             if isinstance(trajectory, Known):
                 raise LthError(
-                    f"the state at step {step} of trajectory {trajectory.identity[:12]} is not stored any more"
+                    f"the state at step {step} of trajectory {identity[:12]} is not stored any more"
                 )
             self.advance(trajectory, step, keep=(step,))
-            found = self.store.load(trajectory.identity, step)
-        if found is None:
-            raise LthError(f"the state at step {step} cannot be read back; run lth verify")
-        return found
+        raise LthError(f"the state at step {step} cannot be read back; run lth verify")
+
+    def adopt(self, identity: str, path: Path, description: dict[str, Any]) -> None:
+        """Let the store have a state file that a run keeps, now and should the store be deleted later.
+
+        Raises:
+            Damaged: the file says it is of another trajectory, or is no state.
+            ReadFailed, NewerFormat, WriteFailed.
+        """
+        self.store.adopt(identity, path, description)
+        self._kept[identity, read_header(path).step] = (path, description)
 
     def _complete(self, identity: str, wanted: list[int], plan: set[tuple[int, str]]) -> bool:
         stored = all(self.store.load(identity, step) is not None for step in wanted)
@@ -211,9 +237,12 @@ class Engine:
             weights = mask_room.apply(keep_signs(fresh.weights, signs.weights), trajectory.masks)
             state = State(trajectory.first_step, weights, fresh.buffers, {})
         else:
-            origin = trajectory.start.of if isinstance(trajectory.start, Moved) else trajectory.start
+            origin = trajectory.start if isinstance(trajectory.start, FromState) else trajectory.start.of
             parent = self.state(origin.parent, origin.step)
             weights = parent.weights
+            if isinstance(trajectory.start, Joined):
+                drawn = initial_state(trajectory, trajectory.start.seed).weights
+                weights = weights | {name: drawn[name] for name in trajectory.start.fresh}
             if isinstance(trajectory.start, Moved):
                 by = trajectory.start.by
                 weights = {
@@ -296,14 +325,13 @@ class Engine:
         self.store.append_metrics(identity, lines)
         if step == trained_from:  # nothing was trained: the state is the stored one this began from
             return
-        self.store.describe(identity, trainer.trajectory.description)
         self.store.add_segment(identity, self.run_id, trained_from, step)
         self.storing = True
         try:
             if resume_point:
-                self.store.save_resume_point(identity, state)
+                self.store.save_resume_point(identity, state, trainer.trajectory.description)
             elif keep and self.store.load(identity, step) is None:
-                self.store.save(identity, state)
+                self.store.save(identity, state, trainer.trajectory.description)
         finally:
             self.storing = False
 

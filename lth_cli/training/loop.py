@@ -20,6 +20,7 @@ from lth_cli.pruning import mask as mask_room
 from lth_cli.store.states import State
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Metrics, evaluate, predict
+from lth_cli.training.freezing import freeze, frozen
 from lth_cli.training.restore import restore
 from lth_cli.training.teaching import Teaching
 from lth_cli.training.trajectory import Trajectory
@@ -73,14 +74,17 @@ class Trainer:
         self.execution.activate()
         self.model = self.execution.place(build(config.model, data.input_shape, data.classes, init_seed=0))
         restore(self.model, state)
+        still = frozen(self.model, config.training.freeze)
+        freeze(self.model, still)
         self.optimizer = optimizers.build(config.optimizer, self.model)
         optimizers.import_state(self.optimizer, self.model, state.optimizer)
         self.step = state.step
         parameters = dict(self.model.named_parameters())
-        self._masked: list[Tensor] = [parameters[name] for name in trajectory.masks]
+        # What is frozen was masked at the start; a gradient of zeros would let weight decay at it.
+        pruned = [name for name in trajectory.masks if name not in still]
+        self._masked: list[Tensor] = [parameters[name] for name in pruned]
         self._masks = [
-            trajectory.masks[name].to(self.execution.device, parameters[name].dtype)
-            for name in trajectory.masks
+            trajectory.masks[name].to(self.execution.device, parameters[name].dtype) for name in pruned
         ]
         self._random = has_randomness(self.model)
         self._batches = trajectory.batches.starting_at(state.step, part)

@@ -90,7 +90,21 @@ class Moved:
         return {**self.of.description, "moved_by": content_digest(self.by, {})}
 
 
-Start = Initial | FromState | KeptSigns | Moved
+@dataclass(frozen=True)
+class Joined:
+    """Start from a state but for some tensors, which are freshly drawn, as a new head is on other classes."""
+
+    of: FromState
+    fresh: tuple[str, ...]
+    seed: int
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide it; what is drawn by name and seed."""
+        return {**self.of.description, "fresh": list(self.fresh), "fresh_seed": self.seed}
+
+
+Start = Initial | FromState | KeptSigns | Moved | Joined
 
 
 @dataclass(frozen=True)
@@ -271,14 +285,14 @@ class Trajectory:
         """The state of another trajectory that has to be there before this one can start."""
         if isinstance(self.start, Initial):
             return None
-        return self.start.of if isinstance(self.start, KeptSigns | Moved) else self.start
+        return self.start.of if isinstance(self.start, KeptSigns | Moved | Joined) else self.start
 
     @property
     def draws(self) -> bool:
         """Whether a step draws random numbers of `seeds.augment`: augmentation, dropout, teachers chosen at random."""
         taught_at_random = self.distilled is not None and self.distilled.sample is not None
         return (
-            self.data.augmented
+            self.data.draws
             or taught_at_random
             or draws_in_training(self.config.model, self.data.input_shape, self.data.classes)
         )
@@ -307,6 +321,7 @@ class Trajectory:
         else:
             start = self.start.description
         taught = {} if self.distilled is None else {"distillation": self.distilled.description}
+        still = {"freeze": sorted(set(training.freeze))} if training.freeze else {}
         parts = {
             "model": self.config.model,
             "optimizer": self.config.optimizer,
@@ -330,6 +345,7 @@ class Trajectory:
                 "label_smoothing": training.label_smoothing,
                 "gradient_clip": training.gradient_clip,
                 **taught,
+                **still,
             },
             "optimizer": self.config.optimizer.model_dump(mode="json"),
             "schedule": self._schedule[1],

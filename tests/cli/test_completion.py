@@ -23,7 +23,7 @@ def complete(lth, monkeypatch):
 
 
 def test_options_of_a_group_where_bash_splits_at_the_equals_sign(complete):
-    assert complete("prune", "optimizer", "=") == ["adam", "adamw", "sgd"]
+    assert complete("prune", "optimizer", "=") == ["adam", "adamw", "decoupled_sgd", "sgd"]
     assert complete("prune", "optimizer", "=", "ad") == ["adam", "adamw"]
     assert complete("prune", "seed", "=", "1", "optimizer", "=", "s") == ["sgd"]
     assert complete("train", "-m", "optimizer", "=", "sgd,ad") == ["sgd,adam", "sgd,adamw"]

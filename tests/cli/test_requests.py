@@ -13,7 +13,10 @@ WRONG = {
         ["+training.lenght=1ep"],
         "training.lenght: unknown key; close to it: training.length",
     ),
-    "unknown option": (["optimizer=adm"], "optimizer: there is no option 'adm'; accepted: adam, adamw, sgd"),
+    "unknown option": (
+        ["optimizer=adm"],
+        "optimizer: there is no option 'adm'; accepted: adam, adamw, decoupled_sgd, sgd",
+    ),
     "unknown experiment": (["experiment=typo"], "experiment: there is no option 'typo'; accepted: "),
     "wrong value": (
         ["pruning.allocation=local"],

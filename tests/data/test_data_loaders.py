@@ -139,7 +139,10 @@ def test_every_config_is_valid_and_names_every_key_of_its_function(path: Path) -
         if parameter.default is not parameter.empty
     }
     assert {name: config.arguments[name] for name in defaults} == defaults
-    assert set(loaded) >= set(schema.Dataset.model_fields) - {"target"}  # else Hydra refuses to override them
+    assert set(loaded) >= set(schema.Dataset.model_fields) - {
+        "target",
+        "version",
+    }  # else Hydra refuses to override them
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist1d"])

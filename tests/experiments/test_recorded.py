@@ -21,15 +21,22 @@ from lth_cli.training.engine import Engine
 from lth_cli.training.trajectory import Known, Trajectory
 
 Lth = Callable[..., Any]
+HEAD = (
+    "pretrain.length=3it",
+    "pretrain.subset={classes: [4,2]}",
+    "training.freeze=[fc_layers.0.weight]",
+    "optimizer=decoupled_sgd",
+)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, lth_in: Lth, small: tuple[str, ...]) -> Path:
-    """Runs of every kind: with controls, pre-trained, fine-tuned, with signs kept."""
+    """Runs of every kind: with controls, pre-trained, also on other classes, fine-tuned, with signs kept."""
     folder = tmp_path_factory.mktemp("recorded")
     for arguments in (
         ("prune", *small, "name=imp", "pruning.rounds=2", "controls.kinds=[random,reinit,keep_signs]"),
         ("prune", *small, "name=pre", "pruning.rounds=1", "pretrain.length=3it"),
+        ("prune", *small, "name=head", "pruning.rounds=1", *HEAD),
         ("rewind", "imp", "name=tuned", "rewind=fine_tune"),
         ("rewind", "imp", "name=late", "rewind.to=5it", "control=keep_signs"),
     ):
@@ -54,6 +61,8 @@ def opened(runs: Path, text: str) -> Recorded:
         "imp:keep_signs/2",
         "pre:0",
         "pre:1",
+        "head:0",
+        "head:1",
         "tuned:1",
         "late:2",
     ],

@@ -335,6 +335,29 @@ def test_pretraining_is_the_rewinding_of_open_lth(
     assert not alike(end(run.round(0)).weights, end(dense).weights)
 
 
+def test_pretrained_on_other_classes(tmp_path: Path, lth_in: Lth, small: tuple[str, ...]) -> None:
+    """Everything but the output layer goes on from three classes; the head is that of a training from scratch."""
+    classes = ("pretrain.length=4it", "pretrain.subset={classes: [7,1,4], fraction: 0.5}")
+    done = lth_in(tmp_path, "prune", *small, *classes, "pruning.rounds=1", "name=a", "-q")
+    assert done.code == 0, done.err
+    assert lth_in(tmp_path, "train", *small, "training.length=1it", "name=scratch", "-q").code == 0
+    run = Run.open(tmp_path / "runs" / "a")
+    assert verify_run(run) == []
+    point, first = end(run.origin(0)).weights, start(run.round(0)).weights
+    scratch = start(Run.open(tmp_path / "runs" / "scratch").round(0)).weights
+    assert point["fc.weight"].shape == (3, 20)
+    assert run.origin(0).masks()["fc_layers.0.weight"].all()
+    for name, weight in first.items():
+        assert torch.equal(weight, scratch[name] if name.startswith("fc.") else point[name]), name
+    assert run.round(0).summary["start"]["fresh"] == ["fc.bias", "fc.weight"]
+    assert alike(start(run.round(1)).weights, masked(first, run.round(1)))
+    # Nothing is trained again: by the same command, by a rewound run, or from the store alone.
+    again = lth_in(tmp_path, "rewind", "a", "rounds=1", "--json", "-q")
+    assert (again.code, json.loads(again.out)["steps_trained"]) == (0, 0), again.err
+    copy = lth_in(tmp_path, "prune", *small, *classes, "pruning.rounds=1", "name=b", "--json", "-q")
+    assert (copy.code, json.loads(copy.out)["steps_trained"]) == (0, 0), copy.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -152,7 +152,8 @@ class Zygote:
         Args:
             folder: where it runs; its runs land in `folder/runs`.
             command: what is run.
-            fault: `signals` ([seconds, name] pairs), `kill_at`, `fail_at`, `errno`, `stays` (see `zygote.Disk`),
+            fault: `signals` ([seconds, name] pairs); `kill_at`, `fail_at`, `errno`, `stays`, `delete_at` (see
+                `zygote.Disk`),
                 `calls` (tell them), `steps` (file that tells every training step), `code` (Python run before),
                 `env`, `figures` (draw them; left out otherwise, for speed), `timeout`.
         """

@@ -14,9 +14,10 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,15 @@ class Disk:
         code: errno it fails with.
         stays: whether every later call fails too, as on a full disk, or that one alone.
         kill_at: call at which the process kills itself; a write is left half done.
+        delete_at: calls before which the shared store is deleted, as by another process.
     """
 
-    def __init__(self, root: Path, fail_at: int, code: int, stays: bool, kill_at: int) -> None:
+    def __init__(
+        self, root: Path, fail_at: int, code: int, stays: bool, kill_at: int, delete_at: Sequence[int]
+    ) -> None:
         self.calls: list[str] = []
         self._root, self._fail_at, self._code = f"{root}/", fail_at, code
-        self._stays, self._kill_at = stays, kill_at
+        self._stays, self._kill_at, self._delete_at = stays, kill_at, set(delete_at)
 
     def install(self) -> None:
         """Take the place of the functions of `os` and `io` that write."""
@@ -88,6 +92,8 @@ class Disk:
             return
         self.calls.append(f"{name} {full[len(self._root) : -1]}")
         number = len(self.calls)
+        if number in self._delete_at:
+            subprocess.run(["rm", "-rf", f"{self._root}.store"], check=True)
         if number == self._kill_at:
             if half is not None:
                 half()
@@ -165,6 +171,7 @@ def _child(request: dict[str, Any]) -> None:
             getattr(errno, request.get("errno", "ENOSPC")),
             request.get("stays", True),
             request.get("kill_at", 0),
+            request.get("delete_at", ()),
         )
         disk.install()
         sys.argv = ["lth", *request["arguments"]]

@@ -12,7 +12,7 @@ from torch import nn
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
-from lth_cli.models.build import build, has_randomness, output_layer, output_tensors, prunable
+from lth_cli.models.build import build, has_randomness, new_head, output_layer, output_tensors, prunable
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 INPUTS = {"lenet_300_100": (1, 28, 28), "lenet5": (1, 28, 28), "residual_mlp": (40,), "mlp": (2, 3, 4)}
@@ -269,3 +269,13 @@ def test_has_randomness_agrees_with_watching_the_generator():
         before = torch.get_rng_state()
         model(torch.zeros(2, 1, 12, 12))
         assert has_randomness(model) != torch.equal(torch.get_rng_state(), before)
+
+
+def normed_scores(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(input_shape[0], classes), nn.BatchNorm1d(classes))
+
+
+def test_only_an_output_layer_can_be_drawn_anew() -> None:
+    assert new_head(load("lenet_300_100"), (1, 28, 28), 3, 10, where="x") == ("fc.bias", "fc.weight")
+    with pytest.raises(ConfigError, match=r"^here: .*output layer 0 that changes 1\.bias, 1\.running_mean"):
+        new_head(own("normed_scores"), (4,), 3, 10, where="here")

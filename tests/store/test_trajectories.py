@@ -65,12 +65,10 @@ def test_save_and_nearest(store):
 def test_identity_is_the_digest_of_the_description(store):
     with pytest.raises(ValueError, match="identity"):
         store.save(ID, state(0), {"other": 1})
-    with pytest.raises(ValueError, match="no description"):
-        store.save(ID, state(0))
     with pytest.raises(ValueError, match="not the identity"):
         store.folder("../x")
     filled(store, 0)
-    store.save(ID, state(1))
+    store.save(ID, state(1), DESCRIPTION)
     (store.folder(ID) / "trajectory.json").write_text('{"other": 1}')
     with pytest.raises(Damaged):
         store.description(ID)
@@ -219,12 +217,12 @@ def test_leftovers_of_killed_writers(store):
 
 def test_resume_point_is_used_where_it_is_nearer_and_dropped_once_passed(store, told):
     filled(store, 0, 20)
-    store.save_resume_point(ID, state(12))
+    store.save_resume_point(ID, state(12), DESCRIPTION)
     assert store.steps(ID) == [0, 20]
     assert [store.nearest(ID, at_most).step for at_most in (11, 12, 19, 20)] == [0, 12, 12, 20]
     store.drop_resume_point(ID, 11)
     assert store.nearest(ID, 15).step == 12
-    store.save_resume_point(ID, state(25))
+    store.save_resume_point(ID, state(25), DESCRIPTION)
     assert store.frontier(ID) == 25
     store.drop_resume_point(ID, 25)
     assert store.frontier(ID) == 20

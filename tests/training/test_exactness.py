@@ -80,6 +80,12 @@ def test_pruned_weights_are_zero_at_every_step(make_ticket, overrides):
             "dataset.augment.flip=true",
             "optimizer.eps=1e-4",
         ),
+        (
+            "optimizer=sgd",
+            "dataset.augment.mixup=0.5",
+            "dataset.augment.cutmix=1.0",
+            "training.label_smoothing=0.2",
+        ),
     ],
     ids=",".join,
 )

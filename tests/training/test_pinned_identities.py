@@ -91,6 +91,8 @@ PINNED = {
     "validation split, classes": "9ea25f6792750353586fde305a6c85a4c1dff578211a72f1d89138b2dd4787e4",
     "streamed": "e34822ddf338f4a05fbe326c5dc4947ff18bdced01eceb238591459b4dc19e4f",
     "pre-trained": "ef5cf28143001c243db2873590c3191669fc791c83f9b7b4ee3d7b6f955318c2",
+    "pre-trained on other classes": "b1b1fa9af4d10b1537c25e94c6ff90985b5e33323340efced30ccea9b70d8c29",
+    "frozen": "c6b66fb4d6bfc3024c1582aa8268a48dc5cf1058ad32f9ac440b5c86738530fd",
     "two processes": "3edc8ca551497a7a7da428ea7510de2a211d243970ed59cad00de390d56380b9",
     "masked and rewound": "10ccecd3af6262fe3d4f24dc72bfdb8fed2d3e2aead1390afa4bddbd6ec666c7",
     "masked from the start": "f6d83e6bdc972460e113ef3e85405933b12a4f7903f8c4b4a695c6bfb07a9330",
@@ -118,6 +120,10 @@ KINDS = {
     "validation split, classes": lambda: _dense("dataset.validation=0.1", "dataset.subset.classes=[2,5,7]"),
     "streamed": _streamed,
     "pre-trained": lambda: _dense("pretrain.length=4it", "pretrain.subset={fraction:0.1}"),
+    "pre-trained on other classes": lambda: _dense(
+        "pretrain.length=4it", "pretrain.subset={fraction:0.1,classes:[1,4]}"
+    ),
+    "frozen": lambda: _dense("training.freeze=[output,'*.bias']"),
     "two processes": lambda: _dense("distributed.processes=2"),
     "masked and rewound": _ticket,
     "masked from the start": lambda: _ticket(first_step=0),

@@ -47,10 +47,12 @@ def test_steps_that_distil(make_dense, three, window, expected):
     assert [step for step in range(9) if distilled.at(step)] == expected
 
 
-def test_first_steps_are_those_of_the_formula(make_dense, three, tmp_path):
+@pytest.mark.parametrize("soft", [(), ("dataset.augment.mixup=1.0", "dataset.augment.cutmix=1.0")])
+def test_first_steps_are_those_of_the_formula(make_dense, three, tmp_path, soft):
     """SGD written out: every second step on the mixed loss with T^2 KL(teacher || student), else on the labels."""
+    plain = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.weight_decay=0", "optimizer.lr=0.1")
     student = taught(
-        make_dense("optimizer=sgd", "optimizer.momentum=0", "optimizer.weight_decay=0", "optimizer.lr=0.1"),
+        make_dense(*plain, *soft),
         three[:1],
         every=2,
     )
@@ -68,7 +70,8 @@ def test_first_steps_are_those_of_the_formula(make_dense, three, tmp_path):
     for step in range(3):
         inputs, labels = next(batches)
         logits = model(inputs)
-        loss = functional.cross_entropy(logits, labels)
+        targets = labels if soft else functional.one_hot(labels, 10)
+        loss = -(targets * logits.log_softmax(1)).sum(1).mean()
         if step % 2 == 0:
             with torch.no_grad():
                 p = (teacher(inputs) / 2.0).softmax(1)

@@ -23,7 +23,7 @@ def run(trainer, to):
 def reference_training(trajectory: Trajectory, steps: int) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Weights after some steps from initial weights, and the loss of each step: SGD, Adam and AdamW from their papers.
 
-    Supports masks, label smoothing, clipping of the gradient norm and any learning-rate schedule, in float32.
+    Supports masks, soft labels, label smoothing, clipping of the gradient norm and any learning-rate schedule, in fp32.
     """
     config, data = trajectory.config, trajectory.data
     assert isinstance(trajectory.start, Initial)
@@ -40,7 +40,9 @@ def reference_training(trajectory: Trajectory, steps: int) -> tuple[dict[str, to
         inputs, labels = next(batches)
         logits = model(inputs)
         smoothing = config.training.label_smoothing
-        targets = functional.one_hot(labels, data.classes) * (1 - smoothing) + smoothing / data.classes
+        if not labels.is_floating_point():  # those of MixUp and CutMix are probabilities already
+            labels = functional.one_hot(labels, data.classes)
+        targets = labels * (1 - smoothing) + smoothing / data.classes
         loss = -(targets * torch.log_softmax(logits, 1)).sum(1).mean()
         losses.append(loss.item())
         gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))

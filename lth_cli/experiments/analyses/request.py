@@ -17,9 +17,6 @@ from lth_cli.experiments.trust import check_trust
 from lth_cli.store.analyses import Row, StoredAnalysis, identify
 from lth_cli.store.runs import Run, find_run
 
-VERSION = 1
-"""Raised whenever a release changes what an analysis computes, so that old answers are not taken for new ones."""
-
 
 @dataclass(frozen=True)
 class NamedState:
@@ -119,6 +116,8 @@ class Study:
         labels: what was asked, as people write it: runs, states.
         answer: does the work.
         parts: how many parts of it are told of when done.
+        version: of this analysis alone, raised whenever a release changes what it computes, so that old answers are
+            not taken for new ones and those of all other analyses are still found.
     """
 
     name: str
@@ -127,11 +126,12 @@ class Study:
     labels: dict[str, Any]
     answer: Callable[[Work], Answer]
     parts: int = 1
+    version: int = 1
 
     @property
     def identity(self) -> str:
         """SHA-256 of all that decides the answer."""
-        return identify({"analysis": self.name, "version": VERSION, **self.asked})
+        return identify({"analysis": self.name, "version": self.version, **self.asked})
 
     @property
     def stored(self) -> StoredAnalysis:
