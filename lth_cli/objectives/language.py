@@ -54,6 +54,6 @@ class NextToken(Objective):
         }
 
     def summarize(self, totals: Mapping[str, float]) -> dict[str, float]:
-        """Mean cross-entropy by token, and its exponential; infinite where that is beyond a float."""
+        """Mean cross-entropy by token, and its exponential, at most e^700, which a float can hold."""
         loss = mean_of(totals, "loss")
-        return {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf}
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}

@@ -14,6 +14,8 @@ from lth_cli.config.metrics import Metric
 from lth_cli.config.spec import Interface, Spec
 from lth_cli.objectives.objective import Batch, Loss, Objective, mean_of, require
 
+_SMALLEST = 1e-30
+
 
 class Regression(Objective):
     """Mean squared error of outputs [B, ...] against targets float32 of the same shape.
@@ -46,4 +48,5 @@ class Regression(Objective):
     def summarize(self, totals: Mapping[str, float]) -> dict[str, float]:
         """Mean squared error, and the PSNR of that over all examples together."""
         loss = mean_of(totals, "loss")
-        return {"loss": loss, "psnr": 10 * math.log10(self._peak**2 / loss) if loss > 0 else math.inf}
+        # An error of nothing has no finite ratio; files hold finite numbers only.
+        return {"loss": loss, "psnr": 10 * math.log10(self._peak**2 / max(loss, _SMALLEST))}
