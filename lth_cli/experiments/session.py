@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lth_cli.config.compose import validate
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.metrics import Metric, noting
@@ -27,9 +29,12 @@ from lth_cli.store.files import Damaged, Gone, WriteFailed
 from lth_cli.store.own_code import check_own_code, own_code
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, now
+from lth_cli.store.states import State
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.engine import Advanced, Engine, Interrupted, Observer
+from lth_cli.training.evaluate import Stopped, answers
 from lth_cli.training.loop import Diverged
+from lth_cli.training.restore import restore
 from lth_cli.training.trajectory import Trajectory
 
 _TRIES = 10  # the shared store may be deleted between a training and the links to its states
@@ -126,7 +131,8 @@ class Session:
             self._write_results(branch)  # a process may have died between the round and its row
             return
         self.observer.round_started(branch, number, mask_room.density(masks))
-        self._train(round_, trajectory, masks, trajectory.end, keep, nested)
+        predictions = self.plan.config.evaluation.predictions
+        self._train(round_, trajectory, masks, trajectory.end, keep, nested, predictions)
         self._write_results(branch)
         self.observer.round_finished(branch, row(round_.summary))
 
@@ -179,6 +185,7 @@ class Session:
         end: int,
         keep: tuple[int, ...],
         nested: bool,
+        predictions: bool = False,
     ) -> None:
         """Advance a trajectory and record it; what is deleted from the store in between is trained again.
 
@@ -193,7 +200,7 @@ class Session:
                     {name: tuple(weights[name].shape) for name in self.plan.prunable}
                 )
             try:
-                self._record(round_, trajectory, chosen, end, keep, advanced, nested)
+                self._record(round_, trajectory, chosen, end, keep, advanced, nested, predictions)
             except Gone as error:
                 if error.path.is_relative_to(round_.folder):
                     raise
@@ -201,6 +208,16 @@ class Session:
             self._adopt(round_, trajectory)
             return
         raise LthError(f"{self.engine.store.root} is deleted again and again while states are taken from it")
+
+    def _keep_predictions(self, round_: Round, trajectory: Trajectory) -> None:
+        """Write what the end of a round answers to the examples held out and tested. Raises Interrupted."""
+        state = self.engine.state(trajectory, trajectory.end)
+        data, tensors = trajectory.data, {}
+        for split in ("val", "test"):
+            if split in data.sizes:
+                tensors[f"{split}_outputs"] = _answered(trajectory, state, split, self.engine.stop.is_set)
+                tensors[f"{split}_positions"] = data.positions(split)
+        round_.save_predictions(tensors, trajectory.identity, trajectory.end)
 
     def _record(
         self,
@@ -211,6 +228,7 @@ class Session:
         keep: tuple[int, ...],
         advanced: Advanced,
         nested: bool,
+        predictions: bool,
     ) -> None:
         """Fill the round's folder; the summary comes last and makes it finished."""
         store, identity = self.engine.store, trajectory.identity
@@ -218,6 +236,8 @@ class Session:
         for step in sorted({step for step in keep if trajectory.first_step <= step}):
             round_.add_checkpoint(step, store.state_path(identity, step))
         round_.write_metrics(advanced.metrics)
+        if predictions:
+            self._keep_predictions(round_, trajectory)
         density = mask_room.density(masks)
         names = ["loss", *(metric.name for metric in self.plan.metrics)]
         round_.write_summary(
@@ -243,6 +263,18 @@ class Session:
                 "seconds": round(advanced.seconds, 3),
             }
         )
+
+
+def _answered(trajectory: Trajectory, state: State, split: str, should_stop: Callable[[], bool]) -> Tensor:
+    """What a state answers to a split, float32 [N, ...], on the CPU. Raises Interrupted."""
+    recipe = trajectory.recipe
+    recipe.execution.activate()
+    model = recipe.execution.place(recipe.build(init_seed=0))
+    restore(model, state)
+    try:
+        return answers(model, recipe.objective, recipe.data, split, recipe.execution, should_stop)[0]
+    except Stopped:
+        raise Interrupted("stopped while predictions are made; the same command goes on from there") from None
 
 
 def row(summary: dict[str, Any]) -> dict[str, Any]:
@@ -364,6 +396,7 @@ def open_session(
             _Uses(run),
             stop,
             make_trainer,
+            task.plan.own,
         )
         try:
             yield Session(run, task.plan, engine, observer)

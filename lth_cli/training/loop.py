@@ -18,7 +18,7 @@ from lth_cli.models.build import has_randomness
 from lth_cli.pruning import mask as mask_room
 from lth_cli.store.states import State
 from lth_cli.training import optimizers
-from lth_cli.training.evaluate import Metrics, answer, evaluate
+from lth_cli.training.evaluate import Metrics, answer, answers, evaluate
 from lth_cli.training.freezing import freeze, frozen
 from lth_cli.training.restore import restore
 from lth_cli.training.teaching import Teaching
@@ -146,6 +146,13 @@ class Trainer:
         if not math.isfinite(metrics["loss"]):
             raise Diverged(self.step, f"the {split} loss")
         return metrics
+
+    def answers(
+        self, split: str, should_stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the present weights answer to a split, by this process alone; see `evaluate.answers`."""
+        objective, data = self.trajectory.recipe.objective, self.trajectory.data
+        return answers(self.model, objective, data, split, self.execution, should_stop)
 
     @property
     def last_loss(self) -> float:
