@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,7 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
     Returns:
         The files written; none when there is nothing to draw.
     """
-    # The plain Figure needs no display and leaves matplotlib's global state alone.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = new_figure()
     axes = figure.add_subplot()
     drawn: list[Point] = []
     several = len(groups) > 1
@@ -54,6 +52,20 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return save_figure(figure, stem)
+
+
+def new_figure() -> Any:
+    """An empty figure. A plain Figure needs no display and leaves matplotlib's global state alone.
+
+    Nor does it need a backend: importing matplotlib fails where MPLBACKEND names one that does not exist.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        from matplotlib.figure import Figure
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return Figure(figsize=(6.4, 4.2), layout="constrained")
 
 
 def by_density(axes: Any, densities: list[float]) -> None:
