@@ -276,7 +276,7 @@ def promising(width: int, height: int) -> bytes:
     """A PNG of a few bytes whose header promises an image of any size."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    return b"\x89PNG\r\n\x1a\n" + chunk
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 2**20) + b"IDAT" + bytes(64)
 
 
 def test_more_pixels_than_any_photograph_are_not_decoded(place: Place, tmp_path: Path) -> None:
@@ -293,6 +293,6 @@ def test_images_that_together_fit_no_memory_are_refused(
 ) -> None:
     """Before the arrays are made: the kernel would give the memory and kill whoever uses it."""
     source = write_tar(tmp_path / "images.tar", {"train/a/1.png": png(1), "test/a/1.png": png(2)})
-    monkeypatch.setattr(os, "sysconf", lambda _: 16)  # pages of 16 bytes, 16 of them
+    monkeypatch.setattr(os, "sysconf", lambda _: 8)  # 8 pages of 8 bytes
     with pytest.raises(ConfigError, match=r"dataset\.size: is needed: 2 images of .* as train/a/1\.png is"):
         image_folder(place, path=str(source))
