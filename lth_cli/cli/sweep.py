@@ -20,7 +20,8 @@ from lth_cli.cli.signals import Signals
 from lth_cli.cli.worker import ClusterPoint, run_stored_point
 from lth_cli.config.compose import Point
 from lth_cli.config.errors import ConfigError, LthError, RequestError
-from lth_cli.config.schema import Config, Launcher
+from lth_cli.config.launching import Launcher
+from lth_cli.config.schema import Config
 from lth_cli.experiments.kept_scores import with_kept_scores
 from lth_cli.experiments.plan import make_plan
 from lth_cli.experiments.session import find_existing

@@ -173,6 +173,7 @@ class TensorBatches:
     def starting_at(self, step: int, part: Part = WHOLE) -> Iterator[Batch]:
         """Endless batches from a step on; see `Batches.starting_at`."""
         inputs, device = self._split.inputs, self._split.labels.device
+        mixing = self._augmenter.augment.mixing
         epoch, skipped = divmod(step, self.steps_per_epoch)
         while True:
             order = epoch_order(len(self._split.labels), self._order_seed, epoch, self._shuffle)
@@ -184,11 +185,12 @@ class TensorBatches:
                 strict=False,  # drop_last leaves one batch more than steps
             )
             for rows, labels, now in list(batches)[skipped:]:
-                ours = self._augmenter.rows(part.rows(len(rows)), len(rows))
+                share = part.rows(len(rows))
+                ours = self._augmenter.rows(share, len(rows)) if mixing else share
                 chosen, their = inputs.index_select(0, rows[ours]), labels[ours]
                 if not self._split.normalized:
                     chosen = self._prepared(chosen, their, now, len(rows), ours)
-                yield self._augmenter.mixed(chosen, their, now, ours)
+                yield self._augmenter.mixed(chosen, their, now, ours) if mixing else (chosen, their)
             epoch, skipped = epoch + 1, 0
 
     def examples(self, step: int) -> int:

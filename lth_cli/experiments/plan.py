@@ -18,7 +18,7 @@ from lth_cli.data.source import open_place
 from lth_cli.experiments import torchrun
 from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.experiments.workforce import check_processes
-from lth_cli.models.build import build, new_head, output_layer, prunable
+from lth_cli.models.build import build, new_head, output_tensors, prunable
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.scores import locate_score
 from lth_cli.pruning.select import fraction_of, select_prunable
@@ -56,7 +56,7 @@ class Plan:
         shapes: shape of every parameter of the model by name, in order of definition.
         prunable: names of the tensors that pruning may touch.
         left_out: number of weights of convolution and linear layers that pruning may not touch.
-        output: module name of the output layer.
+        output: names of the output layer's tensors.
         rewind_to: step of the dense training that rounds rewind to.
         keep: further steps of the dense training whose states a run keeps.
         first_step: step counter at the start of a retraining.
@@ -70,7 +70,7 @@ class Plan:
     shapes: dict[str, tuple[int, ...]]
     prunable: list[str]
     left_out: int
-    output: str
+    output: list[str]
     rewind_to: int
     keep: tuple[int, ...]
     first_step: int
@@ -107,7 +107,7 @@ class Plan:
         fine_tune = self.config.rewind.technique == "fine_tune"
         trajectory = dataclasses.replace(
             self.dense,
-            start=start,
+            start=self._with_optimizer(start),
             masks=masks if pruned else {},
             first_step=self.first_step,
             distilled=None,
@@ -115,6 +115,13 @@ class Plan:
             ends_at=self.end,
         )
         return self.distilled(trajectory, networks or {})
+
+    def _with_optimizer(self, start: Start) -> Start:
+        """A start with the optimizer of its state, where that is asked for and the state has one."""
+        if self.config.rewind.optimizer == "fresh" or not isinstance(start, FromState):
+            return start
+        first = (start.parent if isinstance(start.parent, Trajectory) else self.dense).first_step
+        return dataclasses.replace(start, keeps_optimizer=True) if start.step > first else start
 
     def own_teacher(self, of: FromState) -> Teacher:
         """A network of this plan's architecture and data as a teacher."""
@@ -184,11 +191,13 @@ def make_plan(config: schema.Config) -> Plan:
     data = load_data(config, execution)
     trajectory = _pretrained(dense(config, data, execution))
     model = build(config.model, data.input_shape, data.classes, config.resolved_seeds["init"])
-    optimizers.build(config.optimizer, model)
+    optimizer = optimizers.build(config.optimizer, model)
+    if config.rewind.optimizer == "kept":
+        optimizers.check_maskable(optimizer, model)
     if config.pretrain.length and config.pretrain.optimizer is not None:
         optimizers.build(config.pretrain.optimizer, model)
     frozen(model, config.training.freeze)
-    output = output_layer(model)
+    output = output_tensors(model)
     all_names = prunable(model, biases=config.pruning.biases)
     names = select_prunable(config.pruning, all_names, output, config.model.prune_output)
     locate_score(config.pruning.score)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lth_cli.config.errors import LthError, RequestError
-from lth_cli.config.schema import Launcher
+from lth_cli.config.launching import Launcher
 from lth_cli.store.sweeps import Sweep
 
 WARNING_SECONDS = 90  # between Slurm's warning that time is nearly up and the end

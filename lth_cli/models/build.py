@@ -97,6 +97,16 @@ def output_layer(model: nn.Module) -> str:
     return linear[-1] if linear else layers[-1][0]
 
 
+def output_tensors(model: nn.Module) -> list[str]:
+    """Names of the output layer's weight and bias, as `prunable` lists them.
+
+    A tensor that it shares with another layer goes by its first name, which is that of the other.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    weights, biases = weights_and_biases(model.get_submodule(output_layer(model)))
+    return [names[parameter] for parameter in weights + biases]
+
+
 def new_head(
     config: schema.Model, input_shape: tuple[int, ...], before: int, after: int, *, where: str
 ) -> tuple[str, ...]:
@@ -113,16 +123,15 @@ def new_head(
         ConfigError: when the number of classes decides the shape of any other tensor.
     """
     theirs, ours = (build(config, input_shape, classes, init_seed=0) for classes in (before, after))
-    layer = output_layer(ours)
-    head = {name for name, _ in ours.named_parameters() if name.rpartition(".")[0] == layer}
+    head = set(output_tensors(ours))
     shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (theirs, ours)]
     other = [name for name in sorted(shapes[0] | shapes[1]) if shapes[0].get(name) != shapes[1].get(name)]
     if beyond := [name for name in other if name not in head]:
         raise ConfigError(
             (
                 where,
-                f"it has {before} classes, the training {after}, and beside the output layer {layer} that changes "
-                f"{', '.join(beyond[:5])}; only an output layer can be drawn anew",
+                f"it has {before} classes, the training {after}, and beside the output layer {output_layer(ours)} that "
+                f"changes {', '.join(beyond[:5])}; only an output layer can be drawn anew",
             )
         )
     return tuple(sorted(head))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 
 from torch import Tensor
@@ -24,7 +24,7 @@ def next_masks(
     masks: Masks,
     *,
     round_number: int,
-    output: str,
+    output: Collection[str],
     seed: int,
     left_out: int = 0,
 ) -> Masks:
@@ -44,7 +44,7 @@ def next_masks(
         weights: trained weights by name; those without a mask are not looked at.
         masks: masks of the previous round, True = kept; their order decides ties.
         round_number: the round being made, 1 ... `config.rounds`.
-        output: module name of the output layer, for the key `output` of `layer_fractions`.
+        output: names of the output layer's tensors, for the key `output` of `layer_fractions`.
         seed: seed of masks; each round derives its own from it.
         left_out: number of weights of convolution and linear layers that have no mask; with `count: open_lth` the
             fraction is of them too.
@@ -82,7 +82,7 @@ _Layer = tuple[str, float]
 """Module name, and the share of its remaining weights that goes each round."""
 
 
-def _layers(config: schema.Pruning, masks: Masks, output: str) -> dict[_Layer, Masks]:
+def _layers(config: schema.Pruning, masks: Masks, output: Collection[str]) -> dict[_Layer, Masks]:
     """The masks of each layer: a layer's weights and, where they are pruned, its biases are ranked together.
 
     So does the MNIST-1D notebook, the one study here that prunes biases. Tensors of a layer with fractions of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 
 from lth_cli.config import schema
@@ -9,7 +10,7 @@ from lth_cli.config.errors import ConfigError
 
 
 def select_prunable(
-    config: schema.Pruning, prunable: list[str], output_layer: str, prune_output: bool
+    config: schema.Pruning, prunable: list[str], output: Collection[str], prune_output: bool
 ) -> list[str]:
     """The tensors this config prunes, in the order of `prunable`.
 
@@ -17,7 +18,7 @@ def select_prunable(
         config: `exclude` and `output_layer` choose; the patterns of `layer_fractions` are only checked, here
             rather than after a training.
         prunable: names of the model's prunable tensors, biases included if they are to be pruned.
-        output_layer: module name of the output layer.
+        output: names of the output layer's tensors, which may be those of another layer that shares them.
         prune_output: what `output_layer: auto` does.
 
     Raises:
@@ -40,7 +41,7 @@ def select_prunable(
     chosen = [
         name
         for name in prunable
-        if (prune_output or not _belongs(name, output_layer))
+        if (prune_output or name not in output)
         and not any(fnmatchcase(name, pattern) for pattern in config.exclude)
     ]
     if not chosen:
@@ -51,19 +52,14 @@ def select_prunable(
     return chosen
 
 
-def fraction_of(config: schema.Pruning, name: str, output_layer: str) -> float:
+def fraction_of(config: schema.Pruning, name: str, output: Collection[str]) -> float:
     """The share of a tensor's remaining weights that goes each round (layerwise, geometric).
 
-    The first matching pattern of `layer_fractions` wins; the key `output` stands for the output layer, which
-    Frankle & Carbin 2019 (arXiv:1803.03635) prune at half the rate in LeNet.
+    The first matching pattern of `layer_fractions` wins; the key `output` stands for the tensors of the
+    output layer, which Frankle & Carbin 2019 (arXiv:1803.03635) prune at half the rate in LeNet.
     """
     for pattern, fraction in config.layer_fractions.items():
-        matches = _belongs(name, output_layer) if pattern == "output" else fnmatchcase(name, pattern)
+        matches = name in output if pattern == "output" else fnmatchcase(name, pattern)
         if matches:
             return fraction
     return config.fraction
-
-
-def _belongs(name: str, module: str) -> bool:
-    """Whether a tensor is a direct parameter of a module."""
-    return name.rpartition(".")[0] == module

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lth_cli.config.errors import ConfigError
-from lth_cli.models.build import output_layer
+from lth_cli.models.build import output_tensors
 
 
 def frozen(model: nn.Module, chosen: Sequence[str]) -> list[str]:
@@ -28,7 +28,7 @@ def frozen(model: nn.Module, chosen: Sequence[str]) -> list[str]:
         return []
     layers = {name for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
     norms = {name for name in names if name.rpartition(".")[0] in layers}
-    output = {name for name in names if name.rpartition(".")[0] == output_layer(model)}
+    output = set(output_tensors(model))
     groups = {"batch_norm": norms, "output": output, "others": set(names) - norms - output}
     found: set[str] = set()
     for choice in chosen:

@@ -75,6 +75,26 @@ def test_counts_of_open_lth_are_a_share_of_the_output_layer_too(tmp_path, lth_in
     assert "pruning.count=open_lth needs pruning.allocation=global" in refused.err
 
 
+TIED = """
+from torch import nn
+
+def tied(input_shape, classes):
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Linear(10, 64), nn.Linear(64, 10))
+    layers[3].weight = layers[1].weight
+    return layers
+"""
+
+
+def test_an_output_layer_that_shares_its_tensor_is_kept(tmp_path, lth_in, small, monkeypatch):
+    (tmp_path / "tied_output.py").write_text(TIED)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = [argument for argument in small if not argument.startswith("model.")]
+    model = ("~model.hidden", "model._target_=tied_output.tied", "pruning.output_layer=keep")
+    done = lth_in(tmp_path, "prune", *own, *model, "name=a", "training.length=1it", "pruning.rounds=1")
+    assert done.code == 0, done.err
+    assert list(Run.open(tmp_path / "runs" / "a").round(1).masks()) == ["2.weight"]
+
+
 def test_masks_are_nested(run):
     masks = [round_.masks() for round_ in run.rounds()]
     for outer, inner in itertools.pairwise(masks):

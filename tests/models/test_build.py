@@ -12,7 +12,7 @@ from torch import nn
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
-from lth_cli.models.build import build, has_randomness, new_head, output_layer, prunable
+from lth_cli.models.build import build, has_randomness, new_head, output_layer, output_tensors, prunable
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 INPUTS = {"lenet_300_100": (1, 28, 28), "lenet5": (1, 28, 28), "residual_mlp": (40,), "mlp": (2, 3, 4)}
@@ -215,6 +215,13 @@ def test_prunable_lists_shared_parameters_once_by_their_first_name():
     model[2].weight = model[0].weight
     model.append(model[1])
     assert prunable(model, biases=False) == ["1.weight", "0.weight"]
+
+
+def test_output_tensors_go_by_the_names_that_pruning_uses():
+    tied = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5))
+    tied[2].weight = tied[0].weight
+    assert output_tensors(tied) == ["0.weight", "2.bias"]
+    assert output_tensors(nn.Linear(2, 2, bias=False)) == ["weight"]
 
 
 def test_prunable_takes_subclasses_and_leaves_computed_weights():

@@ -22,7 +22,7 @@ def run(config, weights, seed=0):
     masks, found, number = ones(weights), [ones(weights)], 0
     while not finished(config, masks, number):
         number += 1
-        smaller = next_masks(config, weights, masks, round_number=number, output="out", seed=seed)
+        smaller = next_masks(config, weights, masks, round_number=number, output=["out.weight"], seed=seed)
         assert is_nested(smaller, masks)
         masks = smaller
         found.append(masks)
@@ -46,12 +46,14 @@ def not_a_number(weights, masks, *, seed):
 def test_geometric_global_by_hand():
     weights = {"a.weight": torch.tensor([0.3, -5.0, 0.1]), "b.weight": torch.tensor([-0.2, 4.0])}
     config = Pruning(rounds=2, fraction=0.4)
-    first = next_masks(config, weights, ones(weights), round_number=1, output="b", seed=0)
+    first = next_masks(config, weights, ones(weights), round_number=1, output=["b.weight"], seed=0)
     assert {name: mask.tolist() for name, mask in first.items()} == {
         "a.weight": [True, True, False],
         "b.weight": [False, True],
     }
-    second = next_masks(config, weights, first, round_number=2, output="b", seed=0)  # ceil(0.4 x 3) = 2
+    second = next_masks(
+        config, weights, first, round_number=2, output=["b.weight"], seed=0
+    )  # ceil(0.4 x 3) = 2
     assert {name: mask.tolist() for name, mask in second.items()} == {
         "a.weight": [False, True, False],
         "b.weight": [False, False],
@@ -64,7 +66,10 @@ def test_geometric_global_by_hand():
 def test_ceiling_is_that_of_the_decimal_written(size, fraction, left):
     weights = weights_of(a=size)
     config = Pruning(rounds=1, fraction=fraction)
-    assert count(next_masks(config, weights, ones(weights), round_number=1, output="out", seed=0)) == left
+    assert (
+        count(next_masks(config, weights, ones(weights), round_number=1, output=["out.weight"], seed=0))
+        == left
+    )
 
 
 def test_densities_of_the_lmc_paper():
@@ -114,19 +119,21 @@ def test_linear_never_prunes_more_than_exist():
     weights = weights_of(a=10)
     masks = {"a.weight": torch.arange(10) < 2}
     config = Pruning(rounds=2, schedule="linear")
-    assert count(next_masks(config, weights, masks, round_number=1, output="out", seed=0)) == 2
+    assert count(next_masks(config, weights, masks, round_number=1, output=["out.weight"], seed=0)) == 2
 
 
 def test_counts_of_open_lth_by_hand():
     weights = {"a.weight": torch.tensor([0.5, -0.1, 0.2, 0.4]), "b.weight": torch.tensor([-0.4, 0.4, 0.9])}
     config = Pruning(rounds=2, fraction=0.2, count="open_lth")
-    first = next_masks(config, weights, ones(weights), round_number=1, output="c", seed=0, left_out=3)
+    first = next_masks(
+        config, weights, ones(weights), round_number=1, output=["c.weight"], seed=0, left_out=3
+    )
     # ceil(0.2 x (7 + 3)) = 2 others lie below the 0.4 at rank 2; it goes, and the two tied with it.
     assert {name: mask.tolist() for name, mask in first.items()} == {
         "a.weight": [True, False, False, False],
         "b.weight": [False, False, True],
     }
-    last = next_masks(config, weights, first, round_number=2, output="c", seed=0, left_out=90)
+    last = next_masks(config, weights, first, round_number=2, output=["c.weight"], seed=0, left_out=90)
     assert count(last) == 0  # ceil(0.2 x 92) = 19 is beyond the two that remain
 
 
@@ -148,7 +155,7 @@ def test_counts_of_open_lth_where_it_was_run(total, left_out, fraction, kept):
     config, masks, found = Pruning(rounds=15, fraction=fraction, count="open_lth"), ones(weights), []
     for number in range(1, len(kept.split()) + 1):
         masks = next_masks(
-            config, weights, masks, round_number=number, output="out", seed=0, left_out=left_out
+            config, weights, masks, round_number=number, output=["out.weight"], seed=0, left_out=left_out
         )
         found.append(count(masks))
     assert found == [int(number) for number in kept.split()]
@@ -175,7 +182,7 @@ def test_layerwise_rounds_reach_any_density_exactly(sizes, fraction, density):
 def test_layers_share_what_the_density_allows_in_proportion():
     weights = weights_of(a=40, b=20)  # would lose 20 and 10; 9 may go
     config = Pruning(rounds=1, fraction=0.5, density=0.85, allocation="layerwise")
-    masks = next_masks(config, weights, ones(weights), round_number=1, output="out", seed=0)
+    masks = next_masks(config, weights, ones(weights), round_number=1, output=["out.weight"], seed=0)
     assert layer_counts(masks) == {"a.weight": 34, "b.weight": 17}
 
 
@@ -195,7 +202,9 @@ def test_random_score_is_fresh_each_round_and_follows_the_seed():
     config = Pruning(rounds=2, score="random", fraction=0.5)
 
     def once(round_number, seed):
-        return next_masks(config, weights, ones(weights), round_number=round_number, output="out", seed=seed)
+        return next_masks(
+            config, weights, ones(weights), round_number=round_number, output=["out.weight"], seed=seed
+        )
 
     assert torch.equal(once(1, 0)["a.weight"], once(1, 0)["a.weight"])
     assert not torch.equal(once(1, 0)["a.weight"], once(2, 0)["a.weight"])
@@ -207,14 +216,19 @@ def test_score_sees_pruned_weights_as_zero_and_only_prunable_tensors():
     masks = {"a.weight": torch.tensor([False, True])}
     with pytest.raises(LthError, match=r"\[\[0\.0, 2\.0\]\] \['a\.weight'\]"):
         next_masks(
-            Pruning(rounds=1, score=f"{__name__}.spy"), weights, masks, round_number=1, output="a", seed=0
+            Pruning(rounds=1, score=f"{__name__}.spy"),
+            weights,
+            masks,
+            round_number=1,
+            output=["a.weight"],
+            seed=0,
         )
 
 
 def test_score_cannot_change_the_weights():
     weights = {"a.weight": torch.nn.Parameter(torch.tensor([7.0, 2.0]))}
     config = Pruning(rounds=1, score=f"{__name__}.clobber")
-    next_masks(config, weights, ones(weights), round_number=1, output="a", seed=0)
+    next_masks(config, weights, ones(weights), round_number=1, output=["a.weight"], seed=0)
     assert weights["a.weight"].tolist() == [7.0, 2.0]
 
 
@@ -223,22 +237,24 @@ def test_bad_scores_and_rounds_are_refused():
     masks = ones(weights)
     with pytest.raises(LthError, match="NaN at 4 remaining"):
         config = Pruning(rounds=1, score=f"{__name__}.not_a_number")
-        next_masks(config, weights, masks, round_number=1, output="a", seed=0)
+        next_masks(config, weights, masks, round_number=1, output=["a.weight"], seed=0)
     with pytest.raises(ConfigError, match=r"pruning\.score"):
-        next_masks(Pruning(rounds=1, score="snip"), weights, masks, round_number=1, output="a", seed=0)
+        next_masks(
+            Pruning(rounds=1, score="snip"), weights, masks, round_number=1, output=["a.weight"], seed=0
+        )
     for number in (0, 2):
         with pytest.raises(ValueError, match=rf"round {number} is not one of 1 \.\.\. 1"):
-            next_masks(Pruning(rounds=1), weights, masks, round_number=number, output="a", seed=0)
+            next_masks(Pruning(rounds=1), weights, masks, round_number=number, output=["a.weight"], seed=0)
 
 
 def test_diverged_weights_are_an_error_only_where_they_remain():
     weights = {"a.weight": torch.tensor([math.nan, 1.0, 2.0])}
     config = Pruning(rounds=1, fraction=0.5)
     masks = {"a.weight": torch.tensor([False, True, True])}
-    pruned = next_masks(config, weights, masks, round_number=1, output="a", seed=0)
+    pruned = next_masks(config, weights, masks, round_number=1, output=["a.weight"], seed=0)
     assert pruned["a.weight"].tolist() == [False, False, True]
     with pytest.raises(LthError, match="NaN at 1 remaining"):
-        next_masks(config, weights, ones(weights), round_number=1, output="a", seed=0)
+        next_masks(config, weights, ones(weights), round_number=1, output=["a.weight"], seed=0)
 
 
 def test_a_layers_weights_and_biases_are_ranked_together():
@@ -248,7 +264,7 @@ def test_a_layers_weights_and_biases_are_ranked_together():
         "a.bias": torch.tensor([9.0]),
         "b.weight": torch.tensor([5.0, 6.0]),
     }
-    masks = next_masks(config, weights, ones(weights), round_number=1, output="b", seed=0)
+    masks = next_masks(config, weights, ones(weights), round_number=1, output=["b.weight"], seed=0)
     assert {name: mask.tolist() for name, mask in masks.items()} == {
         "a.weight": [False, False, True],
         "a.bias": [True],

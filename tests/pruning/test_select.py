@@ -8,7 +8,7 @@ NAMES = ["conv1.weight", "conv1.bias", "block.fc.weight", "fc.weight", "fc.bias"
 
 
 def select(prune_output=True, **fields):
-    return select_prunable(Pruning(rounds=1, **fields), NAMES, "fc", prune_output)
+    return select_prunable(Pruning(rounds=1, **fields), NAMES, ["fc.weight", "fc.bias"], prune_output)
 
 
 def test_everything_by_default():
@@ -51,7 +51,7 @@ def test_all_problems_are_reported_at_once():
 
 def test_keeping_the_only_layer_leaves_nothing():
     with pytest.raises(ConfigError, match=r"pruning\.output_layer: leaves nothing to prune"):
-        select_prunable(Pruning(rounds=1), ["fc.weight"], "fc", False)
+        select_prunable(Pruning(rounds=1), ["fc.weight"], ["fc.weight"], False)
 
 
 def test_fractions_of_layers_that_are_not_pruned_are_fine():
@@ -66,9 +66,10 @@ def test_first_matching_pattern_gives_the_fraction():
         allocation="layerwise",
         layer_fractions={"conv*.bias": 0.0, "conv*": 0.15, "output": 0.1, "fc.*": 0.5},
     )
-    assert [fraction_of(config, name, "fc") for name in NAMES] == [0.15, 0.0, 0.2, 0.1, 0.1]
-
-
-def test_output_of_a_model_that_is_one_layer():
-    config = Pruning(rounds=1, allocation="layerwise", layer_fractions={"output": 0.1})
-    assert fraction_of(config, "weight", "") == 0.1
+    assert [fraction_of(config, name, ["fc.weight", "fc.bias"]) for name in NAMES] == [
+        0.15,
+        0.0,
+        0.2,
+        0.1,
+        0.1,
+    ]
