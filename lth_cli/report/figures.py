@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,7 @@ def rounds_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
     Raises:
         RequestError: the runs are measured by different metrics.
     """
-    # The plain Figure needs no display and leaves matplotlib's global state alone.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = new_figure()
     axes = figure.add_subplot()
     drawn: list[Point] = []
     metric = headline_of([run for group in groups for run in group])
@@ -61,6 +59,20 @@ def rounds_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return save_figure(figure, stem)
+
+
+def new_figure() -> Any:
+    """An empty figure. A plain Figure needs no display and leaves matplotlib's global state alone.
+
+    Nor does it need a backend: importing matplotlib fails where MPLBACKEND names one that does not exist.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        from matplotlib.figure import Figure
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return Figure(figsize=(6.4, 4.2), layout="constrained")
 
 
 def by_density(axes: Any, densities: list[float]) -> None:
