@@ -43,7 +43,8 @@ def main() -> None:
     lines = [
         f"# SAM beside SGD: LeNet-300-100 on MNIST, {options.length} at a constant rate of 0.1\n",
         made_on(options.seeds, options.threads),
-        "Test accuracy in % at the last step, mean ± standard deviation over seeds; difference of the means; seconds a run.\n",
+        "Test accuracy in % at the last step, mean ± standard deviation over seeds; difference of the means; cost in "
+        "seconds of training.\n",
         "| label noise | density | SGD | SAM, rho 0.05 | SAM less SGD | cost of SAM |",
         "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
