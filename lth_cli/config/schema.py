@@ -243,6 +243,23 @@ class Objective(Component):
         return {} if written == {"_target_": CLASSIFICATION} else written
 
 
+BACKPROPAGATION = "lth_cli.training.updates.Backpropagation"
+
+
+class Update(Component):
+    """What a step does with a batch; its arguments are keys of this section."""
+
+    target: str = Field(
+        BACKPROPAGATION, alias="_target_", description="A class of lth_cli.training.updates, or an import path."
+    )
+
+    @property
+    def unusual(self) -> dict[str, Any]:
+        """The section as plain values; nothing where it is backpropagation as it comes."""
+        written = self.model_dump(mode="json")
+        return {} if written == {"_target_": BACKPROPAGATION} else written
+
+
 class Optimizer(Component):
     """Any torch.optim class; its arguments are keys of this section."""
 
@@ -471,6 +488,7 @@ class Config(Section):
     dataset: Dataset
     model: Model
     objective: Objective = Objective()
+    update: Update = Update()
     optimizer: Optimizer
     schedule: Schedule
     training: Training

@@ -52,6 +52,9 @@ class Diverged(LthError):
 class Trainer:
     """A trajectory's live state on the device.
 
+    Attributes:
+        memory: what its update keeps; see `Live`.
+
     Args:
         trajectory: what to train.
         state: where to go on from; its tensors are copied.
@@ -79,6 +82,11 @@ class Trainer:
         freeze(self.model, still)
         self.optimizer = optimizers.build(recipe.optimizer, self.model)
         optimizers.import_state(self.optimizer, self.model, state.optimizer)
+        self._update = recipe.update
+        self.memory = {
+            owner: {name: tensor.to(self.execution.device, copy=True) for name, tensor in held.items()}
+            for owner, held in state.memory.items()
+        }
         self.step = state.step
         parameters = dict(self.model.named_parameters())
         # What is frozen was masked at the start; a gradient of zeros would let weight decay at it.
@@ -110,7 +118,12 @@ class Trainer:
         # A fused update can turn a pruned +0.0 into -0.0; stored zeros have one spelling.
         weights = mask_room.apply(weights, self.trajectory.masks)
         buffers = {name: _copy(buffer) for name, buffer in self.model.named_buffers()}
-        return State(self.step, weights, buffers, optimizers.export_state(self.optimizer, self.model))
+        memory = {
+            owner: {name: _copy(tensor) for name, tensor in held.items()}
+            for owner, held in self.memory.items()
+        }
+        kept = optimizers.export_state(self.optimizer, self.model)
+        return State(self.step, weights, buffers, kept, memory=memory)
 
     def run(self, to: int, pause: Callable[[], bool], tick: Callable[[int, float], None]) -> None:
         """Train until step `to`, or until `pause()`, asked after every step, is true.
@@ -154,33 +167,36 @@ class Trainer:
 
     def _advance(self) -> None:
         """Go one step; now and then the losses are read."""
-        self._losses[self._unchecked] = self._update(next(self._batches))
+        self._losses[self._unchecked] = self._update(self, next(self._batches), self.step)
         self._unchecked += 1
         self.step += 1
         if self._unchecked == _LOSSES_HELD:
             self._check_losses()
 
-    def _update(self, batch: Batch) -> Tensor:
-        """One optimizer step; nothing here waits for the device."""
-        recipe = self.trajectory.recipe
+    def gradients(self, batch: Batch) -> Tensor:
+        """The gradients of a batch, masked, for an update; see `Live.gradients`."""
         if self._random:
             torch.manual_seed(self._dropout_seed())
-        rate = self.trajectory.learning_rate(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._gradients(batch)
         if self._masked:
             # Before clipping and the update, so that a pruned weight enters no norm, momentum or statistic.
             _mask_in_place([_gradient(weight) for weight in self._masked], self._masks)
-        if recipe.gradient_clip is not None:
-            clip_grad_norm_(self.model.parameters(), recipe.gradient_clip)
+        return loss
+
+    def apply(self) -> None:
+        """Step on the gradients; see `Live.apply`. Nothing here waits for the device."""
+        clip = self.trajectory.recipe.gradient_clip
+        rate = self.trajectory.learning_rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if clip is not None:
+            clip_grad_norm_(self.model.parameters(), clip)
         self.optimizer.step()
         if self._masked:
             # An optimizer may move a weight without a gradient; a pruned one stays zero all the same.
             with torch.no_grad():
                 _mask_in_place(self._masked, self._masks)
-        return loss
 
     def _dropout_seed(self) -> int:
         """What a forward pass of the present step draws from."""

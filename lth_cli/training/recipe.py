@@ -21,6 +21,7 @@ from lth_cli.objectives.build import make_objective
 from lth_cli.objectives.objective import Objective
 from lth_cli.training import schedules
 from lth_cli.training.precision import Execution
+from lth_cli.training.updates import Update, make_update
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Recipe:
         label_smoothing: of the targets.
         gradient_clip: largest norm of the gradients; None does not clip.
         freeze: which tensors stay as they are.
+        update_section: names the update.
         optimizer: the class, its settings and the rate.
         schedule: factors of the rate.
         length: the horizon, over which schedules extend.
@@ -89,6 +91,7 @@ class Recipe:
     label_smoothing: float
     gradient_clip: float | None
     freeze: tuple[str, ...]
+    update_section: schema.Update
     optimizer: schema.Optimizer
     schedule: schema.Schedule
     length: Duration
@@ -133,6 +136,11 @@ class Recipe:
         return make_objective(self.objective_section, self.label_smoothing)
 
     @cached_property
+    def update(self) -> Update:
+        """What a step does. Raises ConfigError."""
+        return make_update(self.update_section)
+
+    @cached_property
     def interface(self) -> Interface:
         """What a model is built for. Raises ConfigError: the data do not have what the objective needs."""
         return self.objective.interface(self.data.spec)
@@ -152,6 +160,7 @@ class Recipe:
             "model": self.model,
             "objective": self.objective_section,
             "objective.loss": self.objective_section.loss,
+            "update": self.update_section,
             "optimizer": self.optimizer,
             "schedule": self.schedule,
         }
@@ -173,6 +182,7 @@ class Recipe:
                 **still,
                 **self.objective_section.unusual,
             },
+            **({"update": stepping} if (stepping := self.update_section.unusual) else {}),
             "optimizer": self.optimizer.model_dump(mode="json"),
             "schedule": self._schedule[1],
             "execution": self.execution.identity,
@@ -195,7 +205,7 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
     """What a config says of a training; the only place where keys become identity.
 
     Raises:
-        ConfigError: when the schedule or the number of steps does not fit the data.
+        ConfigError: when the schedule or the number of steps does not fit the data, or the update the processes.
     """
     training = config.training
     made = Recipe(
@@ -208,6 +218,7 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
         label_smoothing=training.label_smoothing,
         gradient_clip=training.gradient_clip,
         freeze=tuple(training.freeze),
+        update_section=config.update,
         optimizer=config.optimizer,
         schedule=config.schedule,
         length=training.length,
@@ -218,6 +229,14 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
             (
                 "training.batch_size",
                 f"{training.batch_size} leaves no batch of {data.sizes['train']} examples with drop_last",
+            )
+        )
+    if not made.update.several_processes and execution.processes > 1:
+        raise ConfigError(
+            (
+                "update._target_",
+                f"{config.update.target} cannot train in several processes (distributed.processes="
+                f"{execution.processes}): it does not say that it can (several_processes)",
             )
         )
     made.learning_rate(0)
