@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from lth_cli.config.datasets import Augment, DataPlace, Dataset, Normalize, Score, Subset
 from lth_cli.config.distilling import Distillation
 from lth_cli.config.launching import Launcher
+from lth_cli.config.pruning import CONTROLS, Control, Controls, Pruning, Rewind
 from lth_cli.config.steps import Duration, parse_rounds
 from lth_cli.config.values import (
-    MOST_ROUNDS,
     Component,
-    Fraction,
     Interval,
-    OpenFraction,
     PositiveSteps,
     RoundRange,
     Section,
@@ -24,10 +23,20 @@ from lth_cli.config.values import (
     Steps,
 )
 
-
-def _one_name(value: Any) -> Any:
-    """Permuting a layer's mask is drawing a new one with as many weights: two names of the field, one operation."""
-    return "random" if value == "shuffle" else value
+# Every section is reached through this module.
+__all__ = [
+    "CONTROLS",
+    "Augment",
+    "Control",
+    "Controls",
+    "DataPlace",
+    "Dataset",
+    "Normalize",
+    "Pruning",
+    "Rewind",
+    "Score",
+    "Subset",
+]
 
 
 class Seeds(Section):
@@ -40,153 +49,6 @@ class Seeds(Section):
     split: Seed = Field(
         0, description="Validation split, subset, label noise and turns; 0, not `seed`, by default."
     )
-
-
-class DataPlace(Section):
-    """Where data lies and how it is read; changes no number."""
-
-    root: str | None = Field(None, description="Folder of the data sets (environment: LTH_DATA_ROOT).")
-    download: bool = Field(False, description="Download a missing data set into data.root.")
-    workers: Annotated[int, Field(ge=0, le=256)] = Field(
-        2, description="Loader processes of streamed data sets."
-    )
-
-
-# Columns of the table that analysis=examples stores.
-Score = Literal["loss", "margin", "el2n", "grand", "forgetting", "barrier"]
-
-
-class Subset(Section):
-    """Part of the training examples: drawn by seeds.split, or chosen by a score."""
-
-    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        1.0, description="Share of the training examples kept, drawn by seeds.split."
-    )
-    by: Score | None = Field(
-        None, description="Score that examples are chosen by; null draws them by seeds.split."
-    )
-    scores: Annotated[str, Field(min_length=1)] | None = Field(
-        None,
-        description="Folder of an answer of analysis=examples, such as runs/NAME/analysis/examples-1a2b3c4d.",
-    )
-    keep: Literal["easiest", "hardest"] = Field(
-        "easiest",
-        description="easiest: those of the lowest score (margin: highest); among equals seeds.split decides.",
-    )
-    count: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Examples kept, by score or drawn, in the place of a fraction."
-    )
-    offset: Annotated[int, Field(ge=0)] = Field(
-        0, description="Examples passed over before those kept by score."
-    )
-    class_balanced: bool = Field(
-        False, description="As many of each class; where count leaves a rest, one more of each of the first."
-    )
-    classes: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None, description="Classes kept (train, validation, test), relabelled 0, 1, ... in this order."
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Subset:
-        if (self.by is None) != (self.scores is None) or (self.by is not None and self.count is None):
-            raise ValueError("choosing by a score takes by, scores and count, all three")
-        if self.by is None and (self.offset or self.keep != "easiest"):
-            raise ValueError("keep and offset choose by a score; give by, scores and count too")
-        if self.count is not None and self.fraction < 1:
-            raise ValueError("is of a count or a fraction, not both")
-        if self.class_balanced and self.count is None:
-            raise ValueError("class_balanced takes a count")
-        return self
-
-
-class Normalize(Section):
-    """Per-channel normalisation (x - mean) / std of inputs scaled to [0, 1]."""
-
-    mean: list[float]
-    std: list[Annotated[float, Field(gt=0.0)]]
-
-
-class Augment(Section):
-    """Training-time augmentation, a function of (seeds.augment, step) alone."""
-
-    crop: Annotated[int, Field(ge=0, le=256)] = Field(
-        0, description="Zero-pad by this many pixels, crop at random."
-    )
-    flip: bool = Field(False, description="Mirror left-right with probability 1/2.")
-    cutout: Annotated[int, Field(ge=0, le=512)] = Field(
-        0, description="Side of the square set to zero, in pixels."
-    )
-    rand_augment: Annotated[int, Field(ge=0, le=20)] = Field(
-        0,
-        description="Operations of RandAugment on each image (Cubuk et al. 2020, arXiv:1909.13719); 0 is none.",
-    )
-    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(
-        9, description="How strong the operations of RandAugment are."
-    )
-    blur: Annotated[int, Field(ge=0, le=64)] = Field(
-        0, description="Scale images down by this factor and up again, as open_lth blurs; 0 is none."
-    )
-    gaussian_blur: Annotated[float, Field(ge=0.0, le=64.0)] = Field(
-        0.0, description="Standard deviation of a Gaussian blur in pixels; 0 is none."
-    )
-    mixup: Annotated[float, Field(ge=0.0, le=100.0)] = Field(
-        0.0, description="alpha of MixUp (Zhang et al. 2018, arXiv:1710.09412); 0 is none."
-    )
-    cutmix: Annotated[float, Field(ge=0.0, le=100.0)] = Field(
-        0.0,
-        description="alpha of CutMix (Yun et al. 2019, arXiv:1905.04899); with MixUp, one of both a batch.",
-    )
-
-    @property
-    def active(self) -> list[str]:
-        """Keys of what is done to training batches."""
-        return [key for key, value in self.model_dump(exclude={"magnitude"}).items() if value]
-
-    @property
-    def draws(self) -> bool:
-        """Whether any of it is random; blurs are not."""
-        return bool({*self.active} - {"blur", "gaussian_blur"})
-
-    @property
-    def mixing(self) -> bool:
-        """Whether training batches have soft labels."""
-        return bool(self.mixup or self.cutmix)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """Plain values that decide it; what came later stands there only where it is used."""
-        always = {"crop", "flip", "cutout"}
-        later = {"magnitude"} if self.rand_augment else set()
-        return self.model_dump(include=always | later | set(self.active))
-
-
-class Dataset(Component):
-    """A data set and what is done to it."""
-
-    validation: Annotated[float, Field(ge=0.0, lt=1.0)] | Annotated[int, Field(ge=0)] = Field(
-        0, description="Training examples held out: a count (integer) or a share (fraction)."
-    )
-    subset: Subset = Subset()
-    label_noise: Fraction = Field(
-        0.0,
-        description="Share of the labels of the whole training set replaced by uniformly random ones, before any "
-        "examples are chosen.",
-    )
-    rotation_labels: bool = Field(
-        False,
-        description="Turn each image by one of four angles, drawn by seeds.split; its label is which (Gidaris et al. "
-        "2018, arXiv:1803.07728).",
-    )
-    normalize: Normalize | None = Field(None, description="Null leaves inputs as loaded.")
-    augment: Augment = Augment()
-
-    @model_validator(mode="after")
-    def _one_task(self) -> Dataset:
-        if self.rotation_labels and self.label_noise:
-            raise ValueError(
-                "rotation_labels and label_noise exclude each other: a turned image has one right label"
-            )
-        return self
 
 
 class Initializer(Section):
@@ -298,120 +160,6 @@ class Training(Section):
         default_factory=list,
         description="Tensors that stay as they are: batch_norm, output (layer), others (all but these two), or "
         "patterns of tensor names.",
-    )
-
-
-class Pruning(Section):
-    """What goes each round: score x allocation x schedule, over the prunable tensors."""
-
-    score: str = Field("magnitude", description="A function of lth_cli.pruning.scores, or an import path.")
-    allocation: Literal["global", "layerwise"] = Field(
-        "global", description="Rank all weights, or each layer's."
-    )
-    schedule: Literal["geometric", "linear"] = Field(
-        "geometric", description="A fraction of what remains, or equal shares of all weights, each round."
-    )
-    rounds: Annotated[int, Field(ge=0, le=MOST_ROUNDS)] = Field(
-        description="Pruning rounds after the dense one."
-    )
-    fraction: OpenFraction = Field(
-        0.2, description="Share of the remaining weights pruned a round (geometric)."
-    )
-    count: Literal["exact", "open_lth"] = Field(
-        "exact",
-        description="exact: ceil(fraction x remaining) go. open_lth: the fraction is also of layers left out, and all "
-        "up to the weight at that rank go (global, geometric).",
-    )
-    # Null stands for none: a config group can only be emptied that way, since Hydra merges mappings.
-    layer_fractions: Annotated[
-        dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]],
-        BeforeValidator(lambda given: {} if given is None else given),
-    ] = Field(
-        default_factory=dict,
-        description="Own fractions by tensor-name pattern (layerwise only); `output` is the last.",
-    )
-    density: OpenFraction | None = Field(
-        None, description="Stop once no more than this share of weights is left."
-    )
-    output_layer: Literal["auto", "prune", "keep"] = Field(
-        "auto", description="auto follows model.prune_output."
-    )
-    biases: bool = Field(False, description="Also prune the biases of prunable layers.")
-    exclude: list[str] = Field(default_factory=list, description="Tensor-name patterns never pruned.")
-    at: Steps | None = Field(None, description="Step whose weights are scored; null is the end of training.")
-
-    @model_validator(mode="after")
-    def _counts_of_open_lth(self) -> Pruning:
-        if self.count == "open_lth":
-            given = [
-                ("allocation=global", self.allocation == "global"),
-                ("schedule=geometric", self.schedule == "geometric"),
-                ("density=null", self.density is None),
-                ("biases=false", not self.biases),
-            ]
-            for needed, there in given:
-                if not there:
-                    raise ValueError(f"pruning.count=open_lth needs pruning.{needed}")
-        return self
-
-
-class Rewind(Section):
-    """How and from where each round retrains (Renda et al. 2020, arXiv:2003.02389)."""
-
-    technique: Literal["weights", "learning_rate", "fine_tune"] = Field(
-        "weights",
-        description="weights: weights and schedule return to rewind.to. learning_rate: final weights of the round "
-        "before, schedule from rewind.to. fine_tune: final weights of the round before, last rate of the schedule.",
-    )
-    to: Steps = Field(
-        Duration(), description="Step of the dense training to which weights or schedule return."
-    )
-    length: PositiveSteps | None = Field(
-        None,
-        description="Steps of a retraining; null is as many as lie between rewind.to and training.length.",
-    )
-
-
-class Control(Section):
-    """What a round trains in the place of its ticket."""
-
-    mask: Annotated[Literal["ticket", "random", "random_global", "inverted"], BeforeValidator(_one_name)] = (
-        Field(
-            "ticket",
-            description="random (or shuffle): drawn anew with the ticket's layer densities. random_global: with its "
-            "density over all layers. inverted: the smallest weights of the dense network, as many a layer.",
-        )
-    )
-    start: Literal["rewind", "reinit", "keep_signs"] = Field(
-        "rewind",
-        description="reinit: newly drawn weights. keep_signs: newly drawn magnitudes with the rewound signs.",
-    )
-
-
-# The controls that have a name of their own; configs/control/ has the same ones for lth rewind.
-CONTROLS = {
-    "random": Control(mask="random"),
-    "random_global": Control(mask="random_global"),
-    "inverted": Control(mask="inverted"),
-    "reinit": Control(start="reinit"),
-    "keep_signs": Control(start="keep_signs"),
-}
-
-
-class Controls(Section):
-    """Baselines trained beside the tickets, on the same rounds."""
-
-    kinds: list[
-        Annotated[
-            Literal["reinit", "random", "random_global", "inverted", "keep_signs"], BeforeValidator(_one_name)
-        ]
-    ] = Field(
-        default_factory=list,
-        description="reinit and keep_signs: same masks, new weights. random (or shuffle), random_global, inverted: "
-        "other masks, rewound weights.",
-    )
-    rounds: RoundRange = Field(
-        "all", description="Rounds that get controls: all, last, or for example 3,5-8."
     )
 
 

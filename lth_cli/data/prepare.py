@@ -11,9 +11,10 @@ from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.targets import check_arguments, locate
 from lth_cli.data.batches import Data
+from lth_cli.data.fields import FieldData
 from lth_cli.data.scores import difficulty
 from lth_cli.data.select import select
-from lth_cli.data.source import Arrays, FileList, Files, Place
+from lth_cli.data.source import Arrays, Fields, FileList, Files, Place
 from lth_cli.data.stream import StreamedData
 from lth_cli.data.tensors import TensorData
 
@@ -44,6 +45,9 @@ def prepare(
         return TensorData(
             loaded, selections, classes, config, device=device, evaluation_batch=evaluation_batch
         )
+    if isinstance(loaded, Fields):
+        check_fields(loaded, config.target)
+        return FieldData(loaded, config, split_seed, device=device, evaluation_batch=evaluation_batch)
     check_files(loaded, config.target)
     labels = loaded.train.labels, loaded.test.labels
     selections, classes = select(
@@ -60,11 +64,11 @@ def prepare(
     )
 
 
-def load(config: schema.Dataset, place: Place) -> Arrays | Files:
+def load(config: schema.Dataset, place: Place) -> Arrays | Files | Fields:
     """Call the data set function a config names.
 
     Raises:
-        ConfigError: when it cannot be called so, or returns neither `Arrays` nor `Files`.
+        ConfigError: when it cannot be called so, or returns none of `Arrays`, `Files` and `Fields`.
     """
     function = locate(config.target, "dataset._target_")
     parameters = inspect.signature(function).parameters.values()
@@ -73,8 +77,8 @@ def load(config: schema.Dataset, place: Place) -> Arrays | Files:
         raise ConfigError(("dataset._target_", message))
     arguments = check_arguments(function, config.arguments, "dataset", supplied=("place",))
     loaded = function(place=place, **arguments)
-    if not isinstance(loaded, Arrays | Files):
-        message = f"{config.target} returned {type(loaded).__name__}, not lth_cli.data.source.Arrays or Files"
+    if not isinstance(loaded, Arrays | Files | Fields):
+        message = f"{config.target} returned {type(loaded).__name__}, not lth_cli.data.source.Arrays, Files or Fields"
         raise ConfigError(("dataset", message))
     return loaded
 
@@ -99,6 +103,39 @@ def check_arrays(arrays: Arrays, name: str) -> None:
         problems.append(
             f"training inputs are {arrays.train_inputs.dtype} and test inputs {arrays.test_inputs.dtype}"
         )
+    _raise(name, problems)
+
+
+def check_fields(fields: Fields, name: str) -> None:
+    """Check names, dtypes, lengths and values of what a data set function returned.
+
+    Raises:
+        ConfigError: naming the function and every mistake.
+    """
+    problems = []
+    shapes = [
+        {field: (tensor.dtype, tuple(tensor.shape[1:])) for field, tensor in split.items()}
+        for split in (fields.train, fields.test)
+    ]
+    if not fields.train or shapes[0] != shapes[1]:
+        problems.append(f"training examples are {shapes[0]} and test examples {shapes[1]}")
+    vocabulary = fields.sizes.get("vocabulary")
+    for split, tensors in (("train", fields.train), ("test", fields.test)):
+        counts = {len(tensor) for tensor in tensors.values()}
+        if len(counts) != 1 or 0 in counts:
+            problems.append(
+                f"tensors of {split} have {sorted(counts)} examples; all must have as many, one at least"
+            )
+        for field, tensor in tensors.items():
+            if tensor.dtype not in (torch.float32, torch.int64) or tensor.device.type != "cpu":
+                problems.append(f"{split} {field} must be float32 or int64 on the CPU, not {tensor.dtype}")
+            elif tensor.dtype == torch.float32 and not tensor.isfinite().all():
+                problems.append(f"{split} {field} has values that are not finite")
+            elif tensor.dtype == torch.int64 and vocabulary is not None and tensor.numel():
+                low, high = int(tensor.min()), int(tensor.max())
+                if low < 0 or high >= vocabulary:
+                    allowed = f"vocabulary={vocabulary} allows 0 to {vocabulary - 1}"
+                    problems.append(f"{split} {field} are {low} to {high}, but {allowed}")
     _raise(name, problems)
 
 

@@ -8,6 +8,7 @@ when the data fit in memory, or `Files` when its images are decoded while traini
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,21 @@ class Files:
     size: int
     resize: int
     crops: Crops = USUAL_CROPS
+
+
+@dataclass(frozen=True, eq=False)
+class Fields:
+    """A data set of another kind, in memory: tensors by name, the first axis of each being the example.
+
+    Attributes:
+        train: float32, taken as is, or int64; on the CPU.
+        test: the same names, dtypes and shapes after the first axis.
+        sizes: what the data count, by name: `vocabulary`, below which all int64 lie.
+    """
+
+    train: Mapping[str, Tensor]
+    test: Mapping[str, Tensor]
+    sizes: Mapping[str, int]
 
 
 def open_place(data: schema.DataPlace) -> Place:

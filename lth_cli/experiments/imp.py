@@ -14,7 +14,7 @@ from lth_cli.experiments.plan import Plan, make_plan
 from lth_cli.experiments.session import Session, Task
 from lth_cli.experiments.teachers import keep_teachers, with_teachers
 from lth_cli.pruning.controls import control_masks
-from lth_cli.pruning.mask import Masks, everything
+from lth_cli.pruning.mask import Masks, count, everything
 from lth_cli.pruning.round import finished, next_masks
 from lth_cli.store.runs import Run
 from lth_cli.training.trajectory import FromState, Initial, KeptSigns, Start, Teacher, Trajectory
@@ -150,7 +150,8 @@ def goes_on_by_itself(rewind: schema.Rewind, control: schema.Control) -> bool:
     which is most of what another mask keeps. So a control with masks of its own has rounds of its own too, as the
     random pruning of Renda et al. 2020 (arXiv:2003.02389) has in their code.
     """
-    return rewind.technique != "weights" and control.mask != "ticket" and control.start != "reinit"
+    rewound = control.start in ("rewind", "keep_signs")
+    return rewind.technique != "weights" and control.mask != "ticket" and rewound
 
 
 def check_own_rounds(what: str, rewind: schema.Rewind, numbers: list[int], key: str) -> None:
@@ -189,7 +190,8 @@ def train_control(
         control: the choices.
         number: of the round.
         masks: those of the ticket, in the order of the model's parameters.
-        start: where the rewound weights come from: those of the ticket, or the control's own round before.
+        start: where the rewound weights come from: those of the ticket, or the control's own round before; with
+            `start: end` the end of the ticket's own round.
         dense: the trained dense state, for inverted scores.
         branch: kind of control beside the run's own rounds; None trains the round itself.
         nested: whether the masks of the ticket are nested.
@@ -208,10 +210,17 @@ def train_control(
         seed=seeds["mask"],
         round_number=1 if by_itself else number,  # one draw for all rounds is nested from round to round
     )
+    if control.start == "end" and control.mask != "ticket":
+        shared = count({name: mask & masks[name] for name, mask in chosen.items()})
+        session.observer.message(
+            f"round {number}: {1 - shared / max(count(chosen), 1):.0%} of the weights that control.mask={control.mask} "
+            "keeps start at zero, since the ticket pruned them"
+        )
     # One draw for both, so that they differ in nothing but the signs.
     drawn = derive_seed(seeds["init"], "control.reinit", number)
     starts: dict[str, Start] = {
         "rewind": start,
+        "end": start,
         "reinit": Initial(drawn),
         "keep_signs": KeptSigns(start, drawn),
     }

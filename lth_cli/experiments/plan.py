@@ -108,7 +108,7 @@ class Plan:
         fine_tune = self.config.rewind.technique == "fine_tune"
         trajectory = dataclasses.replace(
             self.dense,
-            start=start,
+            start=self._with_optimizer(start),
             masks=masks if pruned else {},
             first_step=self.first_step,
             distilled=None,
@@ -116,6 +116,13 @@ class Plan:
             ends_at=self.end,
         )
         return self.distilled(trajectory, networks or {})
+
+    def _with_optimizer(self, start: Start) -> Start:
+        """A start with the optimizer of its state, where that is asked for and the state has one."""
+        if self.config.rewind.optimizer == "fresh" or not isinstance(start, FromState):
+            return start
+        first = (start.parent if isinstance(start.parent, Trajectory) else self.dense).first_step
+        return dataclasses.replace(start, keeps_optimizer=True) if start.step > first else start
 
     def own_teacher(self, of: FromState) -> Teacher:
         """A network of this plan's architecture and data as a teacher."""
@@ -185,7 +192,9 @@ def make_plan(config: schema.Config) -> Plan:
     made = recipe(config, load_data(Loading.of(config), execution), execution)
     trajectory = _pretrained(config, dense(made))
     model = made.build(config.resolved_seeds["init"])
-    optimizers.build(config.optimizer, model)
+    optimizer = optimizers.build(config.optimizer, model)
+    if config.rewind.optimizer == "kept":
+        optimizers.check_maskable(optimizer, model)
     if config.pretrain.length and config.pretrain.optimizer is not None:
         optimizers.build(config.pretrain.optimizer, model)
     frozen(model, config.training.freeze)

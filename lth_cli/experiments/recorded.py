@@ -246,5 +246,6 @@ def _start(noted: Mapping[str, Any]) -> Start:
         return KeptSigns(FromState(Known(parent["trajectory"]), int(parent["step"])), int(noted["init_seed"]))
     if "init_seed" in noted:
         return Initial(int(noted["init_seed"]))
-    state = FromState(Known(noted["trajectory"]), int(noted["step"]))
+    kept = noted.get("optimizer") == "kept"
+    state = FromState(Known(noted["trajectory"]), int(noted["step"]), keeps_optimizer=kept)
     return Joined(state, tuple(noted["fresh"]), int(noted["fresh_seed"])) if "fresh" in noted else state

@@ -20,7 +20,7 @@ from lth_cli.experiments.imp import (
     train_dense,
 )
 from lth_cli.experiments.kept_scores import with_kept_scores
-from lth_cli.experiments.plan import Plan, make_plan
+from lth_cli.experiments.plan import Plan, differences, make_plan
 from lth_cli.experiments.recorded import noted_teachers
 from lth_cli.experiments.session import Session, Task, stored_config
 from lth_cli.experiments.teachers import fitted, keep_teachers, with_teachers
@@ -89,6 +89,7 @@ def rewind_task(config: schema.Config, run: Run, own: Run | None = None) -> Task
     starts = {number: _start(source, plan, number) for number in numbers if number > 0}
     _check_fit(source, plan)
     _check_dense(source, plan, any(numbers))
+    _check_optimizer(source, plan)
     program = functools.partial(_retrain, source=source, numbers=numbers, starts=starts, networks=networks)
     return Task("rewind", plan, program, len(numbers), source.note)
 
@@ -186,7 +187,7 @@ def _check_nested(source: Source, plan: Plan) -> None:
     Raises:
         RequestError: a mask keeps what the one of the source's round before prunes.
     """
-    if plan.config.rewind.technique == "weights" or plan.config.control.start == "reinit":
+    if plan.config.rewind.technique == "weights" or plan.config.control.start in ("end", "reinit"):
         return
     for number, masks in source.masks.items():
         before = source.run.round(number - 1)
@@ -200,6 +201,13 @@ def _check_nested(source: Source, plan: Plan) -> None:
 
 def _start(source: Source, plan: Plan, number: int) -> FromState:
     """Where the rewound weights of a round come from; of a control that goes on by itself, those of its first round."""
+    if plan.config.control.start == "end":
+        round_ = source.run.round(number)
+        if round_.summary["end_step"] not in round_.checkpoints():
+            raise RequestError(
+                f"control.start=end: {source.run.name} does not have the end of round {number}"
+            )
+        return FromState(Known(round_.summary["trajectory"]), int(round_.summary["end_step"]))
     dense = FromState(source.dense, source.plan.rewind_to)
     if goes_on_by_itself(plan.config.rewind, plan.config.control):
         return FromState(source.dense, source.plan.dense.end)
@@ -236,7 +244,7 @@ def _dense_steps(source: Source, plan: Plan) -> list[int]:
     """Steps of the source's dense training whose states the retraining needs."""
     control = plan.config.control
     by_itself = goes_on_by_itself(plan.config.rewind, control)
-    weights = plan.config.rewind.technique == "weights" and control.start != "reinit"
+    weights = plan.config.rewind.technique == "weights" and control.start in ("rewind", "keep_signs")
     return [
         *([source.plan.rewind_to] if weights else []),
         *([source.scored_at] if control.mask == "inverted" else []),
@@ -255,6 +263,22 @@ def _check_dense(source: Source, plan: Plan, pruned: bool) -> None:
                     f"and step {step} of it is not among the states the run keeps: "
                     f"{', '.join(map(str, sorted(kept))) or 'none'}"
                 )
+
+
+def _check_optimizer(source: Source, plan: Plan) -> None:
+    """The state of one optimizer is nothing to another. Raises ConfigError."""
+    rewind, control = plan.config.rewind, plan.config.control
+    if rewind.optimizer == "fresh" or control.start not in ("rewind", "end"):
+        return
+    of_dense = control.start == "rewind" and (
+        rewind.technique == "weights" or goes_on_by_itself(rewind, control)
+    )
+    theirs = (source.plan.config if of_dense else stored_config(source.run)).optimizer
+    ours = plan.config.optimizer.model_dump(mode="json", exclude={"lr"})
+    if differing := differences(ours, theirs.model_dump(mode="json", exclude={"lr"}), "optimizer"):
+        raise ConfigError(
+            ("rewind.optimizer", f"kept needs the optimizer of {source.run.name}: {differing[0]}")
+        )
 
 
 def _kept_states(source: Source, identities: set[str]) -> list[tuple[int, Any, Round]]:

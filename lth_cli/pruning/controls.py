@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 from lth_cli.config.seeds import derive_seed
 from lth_cli.pruning.allocate import prune_layerwise
-from lth_cli.pruning.mask import Masks, Tensors, layer_counts, ones, random_global, shuffle_layerwise
+from lth_cli.pruning.mask import (
+    Masks,
+    Tensors,
+    layer_counts,
+    ones,
+    random_even,
+    random_global,
+    shuffle_layerwise,
+)
 
 
 def control_masks(
@@ -17,7 +25,7 @@ def control_masks(
     Those of one number are nested for nested tickets.
 
     Args:
-        kind: `ticket`, `random`, `random_global` or `inverted`, as `control.mask`.
+        kind: `ticket`, `random`, `random_global`, `even` or `inverted`, as `control.mask`.
         masks: those of the ticket.
         weights: gives the trained dense weights, asked only where they are needed.
         seed: seed of masks.
@@ -27,6 +35,8 @@ def control_masks(
         return shuffle_layerwise(masks, derive_seed(seed, "control.random", round_number))
     if kind == "random_global":
         return random_global(masks, derive_seed(seed, "control.random_global", round_number))
+    if kind == "even":
+        return random_even(masks, derive_seed(seed, "control.even", round_number))
     return inverted(weights(), masks) if kind == "inverted" else masks
 
 

@@ -113,6 +113,21 @@ def random_global(masks: Masks, seed: int) -> Masks:
     }
 
 
+def random_even(masks: Masks, seed: int) -> Masks:
+    """A random mask of the same density in every layer: each keeps ceil(density x size) of its weights.
+
+    What `randomly_prune` with `strategy=even` in open_lth is for; at commit 2ce732f that raises an error. All layers
+    together keep at most one weight a layer more than `masks` do. Nested masks drawn by one seed stay nested.
+    """
+    kept, size = count(masks), total(masks)
+    source = torch.Generator().manual_seed(derive_seed(seed, "even_mask"))
+    drawn = {}
+    for name, mask in masks.items():
+        ranks = torch.randperm(mask.numel(), generator=source).to(mask.device)
+        drawn[name] = (ranks < -(-kept * mask.numel() // size)).view(mask.shape)
+    return drawn
+
+
 def _permute(flat: Tensor, source: torch.Generator) -> Tensor:
     return flat[torch.randperm(flat.numel(), generator=source).to(flat.device)]
 

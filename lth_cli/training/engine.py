@@ -20,6 +20,7 @@ from lth_cli.pruning import mask as mask_room
 from lth_cli.store.locks import Locked
 from lth_cli.store.states import State, read_header
 from lth_cli.store.trajectories import TrajectoryStore
+from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Stopped
 from lth_cli.training.loop import Diverged, Trainer, initial_state
 from lth_cli.training.teaching import Teaching, make_teaching
@@ -248,7 +249,8 @@ class Engine:
                     name: weight + by[name] if name in by else weight for name, weight in weights.items()
                 }
             weights = mask_room.apply(weights, trajectory.masks)
-            state = State(trajectory.first_step, weights, parent.buffers, {})
+            kept = optimizers.masked(parent.optimizer, trajectory.masks) if origin.keeps_optimizer else {}
+            state = State(trajectory.first_step, weights, parent.buffers, kept)
         self.store.save(trajectory.identity, state, trajectory.description)
         return state
 

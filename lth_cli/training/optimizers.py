@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.targets import check_arguments, locate
+from lth_cli.pruning.mask import Masks
 
 _REFUSED: dict[type[torch.optim.Optimizer], str] = {
     torch.optim.LBFGS: "evaluates the loss several times a step",
@@ -79,6 +80,43 @@ def import_state(
         if name in state
     }
     optimizer.load_state_dict(plain)
+
+
+def masked(state: dict[str, dict[str, Tensor]], masks: Masks) -> dict[str, dict[str, Tensor]]:
+    """An exported state with zeros where a weight is pruned, so that nothing of it lives on.
+
+    Args:
+        state: by parameter name and key; what has not the shape of its parameter, such as a count, is left as it is.
+        masks: True = kept.
+    """
+    return {
+        name: {
+            key: torch.where(masks[name], value, 0)
+            if name in masks and value.shape == masks[name].shape
+            else value
+            for key, value in entries.items()
+        }
+        for name, entries in state.items()
+    }
+
+
+def check_maskable(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Refuse an optimizer whose state mixes weights, kept and pruned; a step is tried, which may change the model.
+
+    Raises:
+        ConfigError: it keeps tensors that are neither single numbers nor of the shape of their parameter.
+    """
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for name, entries in export_state(optimizer, model).items():
+        for key, value in entries.items():
+            if value.numel() > 1 and value.shape != shapes[name]:
+                what = f"{type(optimizer).__name__} keeps {key!r} over several weights of {name} together"
+                raise ConfigError(
+                    ("rewind.optimizer", f"{what}, so that pruned ones would live on in it; use fresh")
+                )
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:

@@ -43,20 +43,28 @@ class Known:
 
 @dataclass(frozen=True)
 class FromState:
-    """Start from the weights and buffers of another trajectory at a step, with a fresh optimizer."""
+    """Start from the weights and buffers of another trajectory at a step, with a fresh optimizer or that of the state.
+
+    Attributes:
+        parent: that trajectory.
+        step: of its state.
+        keeps_optimizer: whether momentum and the like come from the state too, zero where a weight is pruned.
+    """
 
     parent: Trajectory | Known
     step: int
+    keeps_optimizer: bool = False
 
     @property
     def description(self) -> dict[str, Any]:
         """Plain values that decide it."""
-        return {"trajectory": self.parent.identity, "step": self.step}
+        kept = {"optimizer": "kept"} if self.keeps_optimizer else {}
+        return {"trajectory": self.parent.identity, "step": self.step, **kept}
 
     @property
     def known(self) -> FromState:
         """The same state, of a trajectory known by its identity alone."""
-        return FromState(Known(self.parent.identity), self.step)
+        return dataclasses.replace(self, parent=Known(self.parent.identity))
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import torch
 
+from lth_cli.config.compose import validate
+from lth_cli.experiments.recorded import open_round
 from lth_cli.pruning.controls import control_masks, inverted
 from lth_cli.pruning.mask import layer_counts
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run
 from lth_cli.store.states import State, load_state
 from lth_cli.store.verify import verify_run
+from lth_cli.training.trajectory import Trajectory
 
 STEPS = 16
 Lth = Callable[..., Any]
@@ -124,6 +127,20 @@ def test_signs_are_kept_and_magnitudes_drawn(room: Path) -> None:
             assert not signs.weights[name][~mask].any()
 
 
+def test_controls_from_the_trained_end_of_the_ticket(room: Path, lth_in: Lth) -> None:
+    source = Run.open(room / "runs" / "src")
+    for mask in ("ticket", "even"):
+        run, _ = rewind(lth_in, room, f"control.mask={mask}", "control.start=end", "rounds=2")
+        round_ = run.round(2)
+        assert round_.summary["start_step"] == 3
+        assert alike(start(round_).weights, masked(end(source.round(2)).weights, round_))
+    densities = list(round_.summary["densities"].values())
+    assert densities == pytest.approx([source.round(2).summary["density"]] * 2, abs=2e-3)
+    told = lth_in(room, "rewind", "src", "control=random", "control.start=end", "rounds=1")
+    assert told.code == 0
+    assert "keeps start at zero, since the ticket pruned them" in " ".join(told.err.split())
+
+
 def test_another_draw_of_a_control(room: Path, lth_in: Lth) -> None:
     first = Run.open(room / "runs" / "src").round(1, "reinit")
     other, _ = rewind(lth_in, room, "control=reinit", "seeds.init=9", "rounds=1")
@@ -197,28 +214,28 @@ def test_controls_go_on_from_their_own_round_before(
     tmp_path: Path, lth_in: Lth, small: tuple[str, ...], technique: str
 ) -> None:
     asked = (f"rewind={technique}", "rewind.to=12it", "-q")
-    kinds = "controls.kinds=[random,random_global,inverted,reinit]"
+    kinds = "controls.kinds=[random,random_global,inverted]"
     done = lth_in(
-        tmp_path, "prune", *small, *asked, "pruning.rounds=3", "pruning.fraction=0.5", kinds, "name=src"
+        tmp_path, "prune", *small, *asked, "pruning.rounds=2", "pruning.fraction=0.5", kinds, "name=src"
     )
     assert done.code == 0, done.err
     source = Run.open(tmp_path / "runs" / "src")
     assert verify_run(source) == []
     for kind in ("random", "random_global", "inverted"):
         before = source.round(0)
-        for number in (1, 2, 3):
+        for number in (1, 2):
             round_ = source.round(number, kind)
             assert alike(start(round_).weights, masked(end(before).weights, round_))
             assert zeros_kept(round_) < 0.01  # starting from the ticket's end, half of them and more were
             assert round_.summary["nested"]
             before = round_
-        # lth rewind trains the same, and refuses rounds that lack those before them.
-        again, result = rewind(lth_in, tmp_path, f"control={kind}", *asked)
-        assert result["steps_trained"] == 0
-        assert again.round(3).summary["trajectory"] == source.round(3, kind).summary["trajectory"]
+    # lth rewind trains the same, and refuses rounds that lack those before them.
+    again, result = rewind(lth_in, tmp_path, "control=random", *asked)
+    assert result["steps_trained"] == 0
+    assert again.round(2).summary["trajectory"] == source.round(2, "random").summary["trajectory"]
     lonely = lth_in(tmp_path, "rewind", "src", "control=random", "rounds=last", *asked)
     assert lonely.code == 2
-    assert "rounds=1-3" in lonely.err
+    assert "rounds=1-2" in lonely.err
     # Masks of a run that were drawn anew each round have no trained weights to go on from.
     rewind(lth_in, tmp_path, "control=random", "rewind=weights", "rewind.to=12it", "name=anew")
     refused = lth_in(tmp_path, "rewind", "anew", *asked)
@@ -231,6 +248,43 @@ def test_controls_that_go_on_by_themselves_need_every_round(lth: Lth, small: tup
     assert refused.code == 2
     assert "controls.rounds=1-12" in refused.err
     assert "goes on from its own round before" in refused.err
+
+
+@pytest.mark.parametrize("technique", ["weights", "learning_rate"])
+def test_a_kept_optimizer_comes_with_the_weights(
+    tmp_path: Path, lth_in: Lth, small: tuple[str, ...], technique: str
+) -> None:
+    asked = (f"rewind={technique}", "rewind.optimizer=kept", "rewind.to=6it", "-q")
+    own = ("optimizer=sgd", "optimizer.lr=0.05", "pruning.rounds=2", "controls.kinds=[reinit]")
+    done = lth_in(tmp_path, "prune", *small, *own, *asked, "name=src")
+    assert done.code == 0, done.err
+    source = Run.open(tmp_path / "runs" / "src")
+    dense = source.round(0)
+    for number in (1, 2):
+        round_ = source.round(number)
+        before = dense.checkpoint(6) if technique == "weights" else end(source.round(number - 1))
+        momentum = {name: entries["momentum_buffer"] for name, entries in before.optimizer.items()}
+        started = {name: entries["momentum_buffer"] for name, entries in start(round_).optimizer.items()}
+        assert alike(started, masked(momentum, round_))
+        assert any(tensor.any() for tensor in started.values())
+        for name, mask in round_.masks().items():
+            assert not end(round_).optimizer[name]["momentum_buffer"][~mask].any()
+        assert start(source.round(number, "reinit")).optimizer == {}  # new weights have moved nowhere
+    again, result = rewind(lth_in, tmp_path, *asked)
+    assert result["steps_trained"] == 0
+    assert isinstance(open_round(again, 2, validate(again.config)).trajectory, Trajectory)
+    fresh, _ = rewind(lth_in, tmp_path, *asked, "rewind.optimizer=fresh", "name=fresh", "rounds=1")
+    assert fresh.round(1).summary["trajectory"] != source.round(1).summary["trajectory"]
+    other = lth_in(tmp_path, "rewind", "src", *asked, "optimizer.momentum=0.5", "name=other")
+    assert other.code == 2
+    assert "rewind.optimizer: kept needs the optimizer of src: optimizer.momentum" in other.err
+
+
+def test_at_initialisation_no_optimizer_has_a_state_to_keep(room: Path, lth_in: Lth) -> None:
+    run, _ = rewind(lth_in, room, "rewind.to=0", "rounds=1", "name=zero")
+    kept, result = rewind(lth_in, room, "rewind.to=0", "rewind.optimizer=kept", "rounds=1", "name=kept")
+    assert kept.round(1).summary["trajectory"] == run.round(1).summary["trajectory"]
+    assert result["steps_trained"] == 0
 
 
 PRETRAINED = ("pretrain.length=1ep", "pretrain.subset={fraction: 0.5}", "+optimizer@pretrain.optimizer=sgd")
@@ -283,6 +337,25 @@ def test_pretrained_on_other_classes(tmp_path: Path, lth_in: Lth, small: tuple[s
     assert (again.code, json.loads(again.out)["steps_trained"]) == (0, 0), again.err
     copy = lth_in(tmp_path, "prune", *small, *classes, "pruning.rounds=1", "name=b", "--json", "-q")
     assert (copy.code, json.loads(copy.out)["steps_trained"]) == (0, 0), copy.err
+
+
+def test_pretraining_is_the_rewinding_of_open_lth(
+    tmp_path: Path, lth_in: Lth, small: tuple[str, ...]
+) -> None:
+    """There the dense network, too, starts anew from the rewind point, with a fresh optimizer."""
+    plain = lth_in(tmp_path, "train", *small, "optimizer=sgd", "checkpoint.keep=[6it]", "name=plain", "-q")
+    done = lth_in(
+        tmp_path, "prune", *small, "optimizer=sgd", "pretrain.length=6it", "pruning.rounds=1", "name=a", "-q"
+    )
+    assert plain.code == done.code == 0, done.err
+    dense, run = Run.open(tmp_path / "runs" / "plain").round(0), Run.open(tmp_path / "runs" / "a")
+    assert run.origin(0).summary["trajectory"] == dense.summary["trajectory"]
+    assert run.origin(0).summary["steps_trained"] == 0
+    for round_ in run.rounds():
+        assert round_.summary["start_step"] == 6
+        assert alike(start(round_).weights, masked(dense.checkpoint(6).weights, round_))
+        assert start(round_).optimizer == {}
+    assert not alike(end(run.round(0)).weights, end(dense).weights)
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,13 @@ def test_random_masks_are_unrelated_to_other_uses_of_the_same_seed():
     assert not torch.equal(shuffled, plain)
     assert not torch.equal(drawn, plain)
     assert not torch.equal(shuffled, drawn)
+
+
+def test_even_masks_have_one_density_and_stay_nested():
+    masks = {"a": torch.arange(10) < 9, "b": torch.arange(100).view(4, 25) < 13, "c": torch.arange(5) < 1}
+    drawn = m.random_even(masks, 7)
+    assert m.layer_counts(drawn) == {"a": 2, "b": 20, "c": 1}  # ceil(23 / 115 x 10, 100, 5)
+    smaller = m.random_even({**masks, "a": torch.arange(10) < 2}, 7)
+    assert m.layer_counts(smaller) == {"a": 2, "b": 14, "c": 1}  # ceil(16 / 115 x 10, 100, 5)
+    assert m.is_nested(smaller, drawn)
+    assert not torch.equal(m.random_even(masks, 8)["b"], drawn["b"])

@@ -196,3 +196,23 @@ def test_an_optimizer_of_ones_own_that_keeps_no_tensors_is_told_apart(tmp_path, 
         ConfigError, match=r"optimizer\._target_: Counting keeps 'count' as int, not a tensor"
     ):
         optimizers.export_state(optimizer, net)
+
+
+def test_a_kept_state_has_nothing_of_pruned_weights():
+    state = {
+        "a": {"exp_avg": torch.tensor([1.0, -2.0, float("nan")]), "step": torch.tensor(3.0)},
+        "b": {"exp_avg": torch.tensor([4.0])},
+    }
+    kept = optimizers.masked(state, {"a": torch.tensor([False, True, False]), "c": torch.tensor([True])})
+    assert kept["a"]["exp_avg"].tolist() == [0.0, -2.0, 0.0]
+    assert kept["a"]["step"].item() == 3.0
+    assert kept["b"]["exp_avg"].tolist() == [4.0]
+
+
+def test_a_state_over_several_weights_cannot_be_kept():
+    for name in ("SGD", "Adam"):
+        own = model()
+        optimizers.check_maskable(optimizers.build(config(name), own), own)
+    own = model()
+    with pytest.raises(ConfigError, match=r"rewind\.optimizer: Adafactor keeps"):
+        optimizers.check_maskable(optimizers.build(config("Adafactor"), own), own)

@@ -24,7 +24,7 @@ from lth_cli.config.errors import RequestError
 from lth_cli.data.batches import labelled, tensor_digest
 from lth_cli.data.prepare import load
 from lth_cli.data.scores import ANALYSIS, TABLE, training_set_digest
-from lth_cli.data.source import open_place
+from lth_cli.data.source import Fields, open_place
 from lth_cli.experiments.analyses.request import (
     Answer,
     NamedState,
@@ -58,6 +58,7 @@ def prepare(request: Request, asked: analyzing.Examples) -> Study:
     if data.spec.classes < 2:
         raise RequestError(f"{first.label} tells no classes apart: scores take two at least")
     loaded = load(config.dataset, open_place(config.data))
+    assert not isinstance(loaded, Fields)  # those have no classes
     training_set = training_set_digest(loaded, config.dataset, config.resolved_seeds["split"])
     return Study(
         ANALYSIS,

@@ -131,6 +131,8 @@ def _origin(request: Request, recorded: Recorded) -> Origin:
     plan, step, unmoved = recorded.plan, recorded.start, trajectory
     if number == 0 and plan.config.rewind.technique == "weights" and plan.rewind_to > step:
         step = plan.rewind_to
+    kept = isinstance(trajectory.start, FromState) and trajectory.start.keeps_optimizer
+    if step > recorded.start or kept:  # moved starts have a fresh optimizer, so the one beside them has too
         unmoved = dataclasses.replace(trajectory, start=FromState(trajectory, step), first_step=step)
     return Origin(recorded, f"{branch}{number}", step, unmoved, next_masks)
 

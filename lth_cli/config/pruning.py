@@ -1,0 +1,144 @@
+"""The sections of the config that say what a round of pruning is: `pruning`, `rewind`, `control`, `controls`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from lth_cli.config.steps import Duration
+from lth_cli.config.values import (
+    MOST_ROUNDS,
+    OpenFraction,
+    PositiveSteps,
+    RoundRange,
+    Section,
+    Steps,
+)
+
+
+def _one_name(value: Any) -> Any:
+    """Permuting a layer's mask is drawing a new one with as many weights: two names of the field, one operation."""
+    return "random" if value == "shuffle" else value
+
+
+class Pruning(Section):
+    """What goes each round: score x allocation x schedule, over the prunable tensors."""
+
+    score: str = Field("magnitude", description="A function of lth_cli.pruning.scores, or an import path.")
+    allocation: Literal["global", "layerwise"] = Field(
+        "global", description="Rank all weights, or each layer's."
+    )
+    schedule: Literal["geometric", "linear"] = Field(
+        "geometric", description="A fraction of what remains, or equal shares of all weights, each round."
+    )
+    rounds: Annotated[int, Field(ge=0, le=MOST_ROUNDS)] = Field(
+        description="Pruning rounds after the dense one."
+    )
+    fraction: OpenFraction = Field(
+        0.2, description="Share of the remaining weights pruned a round (geometric)."
+    )
+    count: Literal["exact", "open_lth"] = Field(
+        "exact",
+        description="exact: ceil(fraction x remaining) go. open_lth: the fraction is also of layers left out, and all "
+        "up to the weight at that rank go (global, geometric).",
+    )
+    # Null stands for none: a config group can only be emptied that way, since Hydra merges mappings.
+    layer_fractions: Annotated[
+        dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]],
+        BeforeValidator(lambda given: {} if given is None else given),
+    ] = Field(
+        default_factory=dict,
+        description="Own fractions by tensor-name pattern (layerwise only); `output` is the last.",
+    )
+    density: OpenFraction | None = Field(
+        None, description="Stop once no more than this share of weights is left."
+    )
+    output_layer: Literal["auto", "prune", "keep"] = Field(
+        "auto", description="auto follows model.prune_output."
+    )
+    biases: bool = Field(False, description="Also prune the biases of prunable layers.")
+    exclude: list[str] = Field(default_factory=list, description="Tensor-name patterns never pruned.")
+    at: Steps | None = Field(None, description="Step whose weights are scored; null is the end of training.")
+
+    @model_validator(mode="after")
+    def _counts_of_open_lth(self) -> Pruning:
+        if self.count == "open_lth":
+            given = [
+                ("allocation=global", self.allocation == "global"),
+                ("schedule=geometric", self.schedule == "geometric"),
+                ("density=null", self.density is None),
+                ("biases=false", not self.biases),
+            ]
+            for needed, there in given:
+                if not there:
+                    raise ValueError(f"pruning.count=open_lth needs pruning.{needed}")
+        return self
+
+
+class Rewind(Section):
+    """How and from where each round retrains (Renda et al. 2020, arXiv:2003.02389)."""
+
+    technique: Literal["weights", "learning_rate", "fine_tune"] = Field(
+        "weights",
+        description="weights: weights and schedule return to rewind.to. learning_rate: final weights of the round "
+        "before, schedule from rewind.to. fine_tune: final weights of the round before, last rate of the schedule.",
+    )
+    to: Steps = Field(
+        Duration(), description="Step of the dense training to which weights or schedule return."
+    )
+    optimizer: Literal["fresh", "kept"] = Field(
+        "fresh",
+        description="kept: momentum and the like come with the weights, from the state that a round starts from.",
+    )
+    length: PositiveSteps | None = Field(
+        None,
+        description="Steps of a retraining; null is as many as lie between rewind.to and training.length.",
+    )
+
+
+class Control(Section):
+    """What a round trains in the place of its ticket."""
+
+    mask: Annotated[
+        Literal["ticket", "random", "random_global", "even", "inverted"], BeforeValidator(_one_name)
+    ] = Field(
+        "ticket",
+        description="random (or shuffle): drawn anew with the ticket's layer densities. random_global: with its "
+        "density over all layers. even: with its density in each layer. inverted: the smallest weights of the dense "
+        "network, as many a layer.",
+    )
+    start: Literal["rewind", "end", "reinit", "keep_signs"] = Field(
+        "rewind",
+        description="end: the trained weights of the ticket's own round. reinit: newly drawn ones. keep_signs: newly "
+        "drawn magnitudes with the rewound signs.",
+    )
+
+
+# The controls that have a name of their own; configs/control/ has the same ones for lth rewind.
+CONTROLS = {
+    "random": Control(mask="random"),
+    "random_global": Control(mask="random_global"),
+    "even": Control(mask="even"),
+    "inverted": Control(mask="inverted"),
+    "reinit": Control(start="reinit"),
+    "keep_signs": Control(start="keep_signs"),
+}
+
+
+class Controls(Section):
+    """Baselines trained beside the tickets, on the same rounds."""
+
+    kinds: list[
+        Annotated[
+            Literal["reinit", "random", "random_global", "even", "inverted", "keep_signs"],
+            BeforeValidator(_one_name),
+        ]
+    ] = Field(
+        default_factory=list,
+        description="reinit and keep_signs: same masks, new weights. random (or shuffle), random_global, even, "
+        "inverted: other masks, rewound weights.",
+    )
+    rounds: RoundRange = Field(
+        "all", description="Rounds that get controls: all, last, or for example 3,5-8."
+    )
