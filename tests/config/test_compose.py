@@ -130,7 +130,7 @@ def test_numbers_of_released_code():
         assert str(paul.pretrain.length) == pretrained
     conv = load("prune", ["experiment=frankle_conv6_cifar10"]).config
     rates = {
-        name: fraction_of(conv.pruning, name, "fc")
+        name: fraction_of(conv.pruning, name, ["fc.weight", "fc.bias"])
         for name in ("conv_layers.5.weight", "fc_layers.0.weight", "fc.weight")
     }
     assert list(rates.values()) == [0.15, 0.2, 0.1]

@@ -19,6 +19,7 @@ from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.config.targets import check_arguments, locate
 from lth_cli.data.cifar import cifar10, cifar100
+from lth_cli.data.cinic10 import cinic10
 from lth_cli.data.digits import digits
 from lth_cli.data.imagenet import imagenet
 from lth_cli.data.mnist import emnist, fashion_mnist, kmnist, mnist
@@ -93,7 +94,7 @@ def test_emnist_labels_start_at_zero(
 
 
 @pytest.mark.parametrize(
-    "function", [mnist, fashion_mnist, kmnist, emnist, svhn, cifar10, cifar100, imagenet]
+    "function", [mnist, fashion_mnist, kmnist, emnist, svhn, cifar10, cifar100, cinic10, imagenet]
 )
 def test_missing_data_say_what_to_do(place: Place, tmp_path: Path, function: Any) -> None:
     with pytest.raises(ConfigError, match=r"is not set.*LTH_DATA_ROOT") as caught:
@@ -102,7 +103,7 @@ def test_missing_data_say_what_to_do(place: Place, tmp_path: Path, function: Any
     with pytest.raises(ConfigError) as caught:
         function(replace(place, root=tmp_path))
     message = str(caught.value)
-    assert str(tmp_path) in message and ("data.download=true" in message or function is imagenet)
+    assert str(tmp_path) in message and ("data.download=true" in message or function in (cinic10, imagenet))
 
 
 def test_damaged_files_are_no_traceback(place: Place, tmp_path: Path) -> None:
