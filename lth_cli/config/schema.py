@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from lth_cli.config.datasets import Augment, DataPlace, Dataset, Normalize, Score, Subset
 from lth_cli.config.distilling import Distillation
 from lth_cli.config.launching import Launcher
-from lth_cli.config.pruning import CONTROLS, Control, Controls, Pruning, Rewind
+from lth_cli.config.pruning import CONTROLS, Control, Controls, Pruning, Rewind, SparseTraining
 from lth_cli.config.steps import Duration, parse_rounds
 from lth_cli.config.values import (
     Component,
@@ -35,6 +35,7 @@ __all__ = [
     "Pruning",
     "Rewind",
     "Score",
+    "SparseTraining",
     "Subset",
 ]
 
@@ -112,7 +113,9 @@ class Update(Component):
     """What a step does with a batch; its arguments are keys of this section."""
 
     target: str = Field(
-        BACKPROPAGATION, alias="_target_", description="A class of lth_cli.training.updates, or an import path."
+        BACKPROPAGATION,
+        alias="_target_",
+        description="A class of lth_cli.training.updates, or an import path.",
     )
 
     @property
@@ -241,6 +244,7 @@ class Config(Section):
     schedule: Schedule
     training: Training
     pruning: Pruning
+    sparse_training: SparseTraining = SparseTraining()
     rewind: Rewind = Rewind()
     controls: Controls = Controls()
     pretrain: Pretrain = Pretrain()

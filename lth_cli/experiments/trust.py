@@ -13,6 +13,8 @@ _TRUSTED = {
     "model": ("lth_cli.models.", "torchvision.models."),
     "dataset": ("lth_cli.data.",),
     "optimizer": ("torch.optim.", "lth_cli.training.decoupled_sgd."),
+    "update": ("lth_cli.training.updates.",),
+    "sparse_training": ("lth_cli.pruning.policies.",),
     "schedule": ("lth_cli.training.schedules.",),
     "distillation.model": ("lth_cli.models.", "torchvision.models."),
 }

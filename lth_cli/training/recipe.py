@@ -19,6 +19,7 @@ from lth_cli.data.batches import Batches, Data
 from lth_cli.models.build import build, draws_in_training
 from lth_cli.objectives.build import make_objective
 from lth_cli.objectives.objective import Objective
+from lth_cli.pruning.policies import Policy, make_policy
 from lth_cli.training import schedules
 from lth_cli.training.precision import Execution
 from lth_cli.training.updates import Update, make_update
@@ -78,6 +79,7 @@ class Recipe:
         update_section: names the update.
         optimizer: the class, its settings and the rate.
         schedule: factors of the rate.
+        sparse_section: names how masks change.
         length: the horizon, over which schedules extend.
         seeds: by what they are for; `seed` is that of the run.
     """
@@ -94,6 +96,7 @@ class Recipe:
     update_section: schema.Update
     optimizer: schema.Optimizer
     schedule: schema.Schedule
+    sparse_section: schema.SparseTraining
     length: Duration
     seeds: Mapping[str, int]
 
@@ -141,6 +144,11 @@ class Recipe:
         return make_update(self.update_section)
 
     @cached_property
+    def policy(self) -> Policy | None:
+        """How masks change; None where they stay as they are. Raises ConfigError."""
+        return make_policy(self.sparse_section, steps_per_epoch=self.steps_per_epoch, horizon=self.horizon)
+
+    @cached_property
     def interface(self) -> Interface:
         """What a model is built for. Raises ConfigError: the data do not have what the objective needs."""
         return self.objective.interface(self.data.spec)
@@ -163,6 +171,7 @@ class Recipe:
             "update": self.update_section,
             "optimizer": self.optimizer,
             "schedule": self.schedule,
+            "sparse_training": self.sparse_section,
         }
         own = {name: part.sources for name, part in parts.items() if part is not None and part.sources}
         still = {"freeze": sorted(set(self.freeze))} if self.freeze else {}
@@ -185,9 +194,14 @@ class Recipe:
             **({"update": stepping} if (stepping := self.update_section.unusual) else {}),
             "optimizer": self.optimizer.model_dump(mode="json"),
             "schedule": self._schedule[1],
+            **({} if self.policy is None else {"sparse_training": self._described(self.policy)}),
             "execution": self.execution.identity,
             **({"sources": own} if own else {}),
         }
+
+    def _described(self, policy: Policy) -> dict[str, Any]:
+        drawn = {"mask_seed": self.seeds["mask"]} if policy.draws else {}
+        return {"_target_": self.sparse_section.target, **policy.description, **drawn}
 
     def with_seeds(self, **seeds: int) -> Recipe:
         """The same with other seeds."""
@@ -221,6 +235,7 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
         update_section=config.update,
         optimizer=config.optimizer,
         schedule=config.schedule,
+        sparse_section=config.sparse_training,
         length=training.length,
         seeds={"seed": config.seed, **config.resolved_seeds},
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, ClassVar, Protocol
 
@@ -101,16 +101,19 @@ class SAM(Update):
     def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
         """See `Update`."""
         loss = training.gradients(batch)
-        moved = [weight for weight in training.model.parameters() if weight.grad is not None]
+        moved: list[Tensor] = [weight for weight in training.model.parameters() if weight.grad is not None]
         gradients = [weight.grad for weight in moved if weight.grad is not None]
         with torch.no_grad():
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
             before = [weight.detach().clone() for weight in moved]
-            torch._foreach_add_(moved, torch._foreach_mul(gradients, self._rho / (norm + _SMALL)))
+            steps: Sequence[Tensor] = torch._foreach_mul(gradients, self._rho / (norm + _SMALL))
+            torch._foreach_add_(moved, list(steps))
         with kept_buffers(training.model):
             training.gradients(batch)
         with torch.no_grad():
-            torch._foreach_copy_(moved, before)  # adding and subtracting e would not come back to the same bytes
+            torch._foreach_copy_(
+                moved, before
+            )  # adding and subtracting e would not come back to the same bytes
         training.apply()
         return loss
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 import torch
-from torch import Tensor, nn
 from test_teaching import taught, teaching_of
+from torch import Tensor, nn
 from training_helpers import DROPOUT, RESNET, run
 
 from lth_cli.config.compose import load
@@ -71,7 +71,9 @@ def test_sam_is_sam_written_out(net, make_ticket):
         torch.testing.assert_close(state.weights[name], weight, rtol=1e-4, atol=1e-6)
     for name, buffer in buffers.items():
         torch.testing.assert_close(state.buffers[name], buffer, rtol=1e-4, atol=1e-6)
-    plain = dataclasses.replace(ticket, recipe=make_plan(load("prune", [*net, *MOMENTUM]).config).dense.recipe)
+    plain = dataclasses.replace(
+        ticket, recipe=make_plan(load("prune", [*net, *MOMENTUM]).config).dense.recipe
+    )
     assert plain.identity != ticket.identity
 
 
@@ -110,7 +112,9 @@ class Nothing:
 OWN = (f"update._target_={__name__}.Remembering",)
 
 
-@pytest.mark.parametrize("update", [(*RESNET, *SAM), (*DROPOUT, *SAM), OWN], ids=["batch norm", "dropout", "own"])
+@pytest.mark.parametrize(
+    "update", [(*RESNET, *SAM), (*DROPOUT, *SAM), OWN], ids=["batch norm", "dropout", "own"]
+)
 def test_stopped_in_the_middle_and_gone_on_gives_the_same_bytes(update, make_dense, make_engine, stop_after):
     trajectory = make_dense(*update)
     straight, broken = make_engine("straight"), make_engine("broken", "3it", stop=stop_after(8))
@@ -131,7 +135,9 @@ def test_sam_learns_from_teachers(make_dense, tmp_path):
     ends = []
     for cached in (True, False):
         student = taught(make_dense(*SAM), teachers, sample=1, cached=cached)
-        trainer = Trainer(student, initial_state(student, 0), teaching=teaching_of(student, TrajectoryStore(tmp_path)))
+        trainer = Trainer(
+            student, initial_state(student, 0), teaching=teaching_of(student, TrajectoryStore(tmp_path))
+        )
         run(trainer, 4)
         ends.append(trainer.state().weights)
     plain = Trainer(make_dense(*SAM), initial_state(make_dense(), 0))
@@ -150,4 +156,7 @@ def test_what_cannot_be_is_refused(monkeypatch):
     ):
         with pytest.raises(ConfigError, match=told):
             make_plan(load("train", ["device=cpu", "threads=1", *overrides]).config)
-    assert dense(make_plan(load("train", ["update=sam"]).config).dense.recipe).description["update"]["rho"] == 0.05
+    assert (
+        dense(make_plan(load("train", ["update=sam"]).config).dense.recipe).description["update"]["rho"]
+        == 0.05
+    )
