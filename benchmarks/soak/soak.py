@@ -1,6 +1,8 @@
-"""The fault tests of `tests/faults`, many times over: kills, failing disks, damaged files, malformed requests.
+"""The fault tests of `tests/faults`, many times over: kills, failing disks, damaged files, malformed requests, and the
+shared store deleted beside commands that work.
 
-Run: python benchmarks/soak/soak.py [--kills 500] [--writes 200] [--damages 200] [--requests 1000] [--seed 0]
+Run: python benchmarks/soak/soak.py [--kills 500] [--writes 200] [--damages 200] [--requests 1000]
+    [--minutes 3] [--seed 0]
 
 Every kill is of `lth prune`, `train`, `rewind` or `analyze`, at a random time or a random call that changes the disk;
 the command is then repeated until it finishes, and every mask, state, metric line and result compared with those of an
@@ -14,8 +16,10 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,10 +31,12 @@ import damage
 import harness
 import malformed
 from common import made_on, write_result
-from harness import ANALYZE, PRUNE, REWIND, TRAIN, Command, Zygote
+from harness import ANALYZE, DISTIL, PRUNE, REWIND, TRAIN, Command, Zygote
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-VERIFY = Command(("verify", "--runs-dir", "runs"))
+VERIFY = Command(("verify",))
+GC = Command(("gc", "--yes"))
+LS = Command(("ls",))
 _MOST_SHOWN = 20
 
 
@@ -150,12 +156,82 @@ def requests(_: Zygote, folder: Path, count: int, number: int) -> tuple[str, lis
     return f"{sum(codes.values())} of {len(malformed.KINDS)} kinds: {exits}", problems
 
 
+def deletions(zygote: Zygote, folder: Path, minutes: int, number: int) -> tuple[str, list[str]]:
+    """Delete the shared store at random times beside commands that train, and others that look after it."""
+    generator = random.Random(number)
+    commands = {"prune": PRUNE, "train": TRAIN, "rewind": REWIND, "distil": DISTIL, "analyze": ANALYZE}
+    calm = {
+        name: harness.reference(zygote, folder / f"calm-{name}", one)[0] for name, one in commands.items()
+    }
+    problems: list[str] = []
+    ends: Counter[str] = Counter()
+    deleted, over = 0, threading.Event()
+    place = folder / "shared"
+
+    def delete() -> None:
+        nonlocal deleted
+        while not over.wait(random.uniform(0.05, 1.0)):
+            store = place / "runs" / ".store"
+            deleted += store.is_dir()
+            subprocess.run(
+                ["rm", "-rf", str(store)], stderr=subprocess.DEVNULL, check=False
+            )  # it is filled again
+
+    def look_after() -> None:
+        with harness.zygote() as other:
+            while not over.is_set():
+                for name, command in (("verify", VERIFY), ("gc", GC), ("ls", LS)):
+                    if (place / "runs").is_dir():
+                        seen = other.run(
+                            folder / "beside", command, env={"LTH_RUNS_DIR": str(place / "runs")}
+                        )
+                        ends[f"{name} exit {seen.code}"] += 1
+                        if seen.code:
+                            problems.append(f"{name}: exit {seen.code}: {seen.output[-300:]}")
+
+    until = time.monotonic() + 60 * minutes
+    threads = [threading.Thread(target=work) for work in (delete, look_after)]
+    while time.monotonic() < until:
+        name = generator.choice(list(commands))
+        shutil.rmtree(place, ignore_errors=True)
+        harness.prepare(zygote, place, commands[name])
+        for thread in threads:
+            if thread.ident is None:  # once there is something to delete
+                thread.start()
+        outcome = zygote.run(place, commands[name])
+        ends[f"{name} exit {outcome.code}"] += 1
+        if outcome.code:
+            problems.append(f"{name}: exit {outcome.code}: {outcome.output[-300:]}")
+            continue
+        found = harness.results_of(place)
+        wrong = harness.differences(found, calm[name])
+        # the store is what was deleted, and how much was reused is told in the others
+        told_there = ("results.csv", "summary.json", "result.json")
+        problems += [
+            f"{name}: {path} differs"
+            for path in wrong
+            if not path.startswith(".store") and not path.endswith(told_there)
+        ]
+    over.set()
+    for thread in threads:
+        thread.join()
+    exits = ", ".join(f"{many} x {end}" for end, many in sorted(ends.items()))
+    return f"store deleted {deleted} times beside {sum(ends.values())} commands: {exits}", problems
+
+
 def main() -> None:
     """Run every part and write the result; exit 1 when anything is not as promised."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, default in (("kills", 500), ("writes", 200), ("damages", 200), ("requests", 1000), ("seed", 0)):
+    for name, default in (
+        ("kills", 500),
+        ("writes", 200),
+        ("damages", 200),
+        ("requests", 1000),
+        ("minutes", 3),
+        ("seed", 0),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     given_ = parser.parse_args()
     parts: list[tuple[str, Callable[[Zygote, Path, int, int], tuple[str, list[str]]], int]] = [
@@ -163,10 +239,13 @@ def main() -> None:
         ("failing writes", writes, given_.writes),
         ("damaged files", damages, given_.damages),
         ("malformed requests", requests, given_.requests),
+        ("deleted store (minutes)", deletions, given_.minutes),
     ]
     rows, every = [], []
     with tempfile.TemporaryDirectory() as folder, harness.zygote() as zygote:
         for name, part, count in parts:
+            if not count:
+                continue
             begun = time.monotonic()
             text, problems = part(zygote, Path(folder, name.replace(" ", "-")), count, given_.seed)
             minutes = (time.monotonic() - begun) / 60

@@ -46,6 +46,8 @@ class Agreement:
     Attributes:
         correct: share of the networks that are right, [N].
         modal: share of the networks that predict the most frequent class, [N].
+        entropy: of the predictions, - sum_c (n_c / B) ln(n_c / B) in nats: 0 where all agree, at most ln of
+            the smaller of B and the number of classes, [N].
         disagreement: probability that two of the networks differ, d(x) = 1 - sum_c n_c (n_c - 1) / (B (B - 1)), [N].
         accuracies: of each network, [B].
         class_accuracies: by network and true class, [B, classes]; NaN for a class without examples.
@@ -54,6 +56,7 @@ class Agreement:
 
     correct: Tensor
     modal: Tensor
+    entropy: Tensor
     disagreement: Tensor
     accuracies: Tensor
     class_accuracies: Tensor
@@ -91,6 +94,7 @@ def agreement(predictions: Tensor, labels: Tensor, classes: int) -> Agreement:
     return Agreement(
         correct=right.mean(0),
         modal=votes.max(0).values / networks,
+        entropy=torch.special.entr(votes / networks).sum(0),
         disagreement=1.0 - pairs,
         accuracies=right.mean(1),
         class_accuracies=(right @ members) / members.sum(0),

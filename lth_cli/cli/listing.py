@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def register(app: typer.Typer) -> None:
     """Add the commands that only read."""
     app.command("ls", help="List runs; with --sweep, the points of a sweep.")(_list)
-    app.command("show", help="Show one run: state, rounds, accuracies, where it lies.")(_show)
+    app.command("show", help="Show one run: state, rounds, metrics, where it lies.")(_show)
     app.command("compare", help="Put runs side by side; those that differ by seed become mean and spread.")(
         _compare
     )
@@ -108,7 +108,8 @@ def _compare(
     runs: Annotated[list[str], typer.Argument(help="Names or paths of runs.")],
     runs_dir: RunsDir = Path("runs"),
     figure: Annotated[
-        Path | None, typer.Option("--figure", help="Also draw accuracy by density, as PNG and SVG.")
+        Path | None,
+        typer.Option("--figure", help="Also draw the headline metric by density, as PNG and SVG."),
     ] = None,
 ) -> None:
     from lth_cli.report.show import compare

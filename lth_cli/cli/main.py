@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn, TextIO, cast
 
 import typer
 
@@ -65,9 +68,15 @@ def _main() -> NoReturn:
     # Python's own SIGTERM skips `finally`; until a command takes over, leave through the interpreter.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     debug = "--debug" in sys.argv
+    sys.stdout = cast(TextIO, _Output(sys.stdout))
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        sys.exit(app(arguments, prog_name="lth", standalone_mode=False) or 0)
+        try:
+            code = app(arguments, prog_name="lth", standalone_mode=False) or 0
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        sys.stdout.flush()  # here, where what goes wrong becomes a message
+        sys.exit(code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except typer.TyperException as error:
@@ -83,6 +92,55 @@ def _main() -> NoReturn:
         sys.exit(_report(error, debug))
 
 
+class _Output:
+    """Standard output that names itself where it takes no more, as on a full disk."""
+
+    name = "standard output"
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._stream, attribute)
+
+    def write(self, text: str) -> int:
+        with self._named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._named():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = self.name
+            raise
+
+
+_NO_MEMORY = re.compile(
+    r"failed to map segment|cannot allocate memory|can't allocate memory|not enough memory|can't start new thread",
+    re.IGNORECASE,
+)
+
+
+def _no_memory(error: Exception) -> bool:
+    """Whether memory ran out: torch and the loader of shared libraries raise errors of their own for it."""
+    told = isinstance(error, ImportError | RuntimeError | OSError) and _NO_MEMORY.search(str(error))
+    return isinstance(error, MemoryError) or bool(told)
+
+
+def _report_memory(error: Exception) -> None:
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    allowed = "" if limit == resource.RLIM_INFINITY else f" (ulimit -v allows {limit // 2**20:,} MiB)"
+    reason = (str(error).splitlines() or ["it could not be had"])[0] or "it could not be had"
+    sys.stderr.write(f"lth: not enough memory{allowed}: {reason}\n")
+
+
 def _report(error: Exception, debug: bool) -> int:
     from lth_cli.config.errors import LthError, RequestError
 
@@ -90,6 +148,16 @@ def _report(error: Exception, debug: bool) -> int:
         for line in str(error).splitlines():
             sys.stderr.write(f"lth: {line}\n")
         return 2 if isinstance(error, RequestError) else 1
+    if _no_memory(error):
+        _report_memory(error)
+        return 1
+    if isinstance(error, OSError) and error.filename == _Output.name:
+        sys.stdout = None  # or the interpreter tries once more
+        sys.stderr.write(
+            f"lth: cannot write to standard output: {error.strerror}; work that was done is stored, "
+            "lth ls and lth show tell of it\n"
+        )
+        return 1
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         sys.stderr.write(f"lth: {where}{error.strerror}\n")

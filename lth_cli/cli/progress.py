@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lth_cli.config.metrics import ACCURACY, Metric
 from lth_cli.experiments.session import SessionObserver
 
 _PLAIN_EVERY_SECONDS = 30.0
@@ -45,9 +46,9 @@ def _label(branch: str | None, number: int) -> str:
     return f"round {number}" if branch is None else f"round {number} {branch}"
 
 
-def _scores(row: dict[str, Any]) -> str:
-    splits = [(split, row.get(f"{split}_accuracy")) for split in ("train", "val", "test")]
-    return ", ".join(f"{split} {100 * score:.2f} %" for split, score in splits if score is not None)
+def _scores(row: dict[str, Any], metric: Metric) -> str:
+    splits = [(split, row.get(f"{split}_{metric.name}")) for split in ("train", "val", "test")]
+    return ", ".join(f"{split} {metric.told(score)}" for split, score in splits if score is not None)
 
 
 class _Plain(SessionObserver):
@@ -56,6 +57,10 @@ class _Plain(SessionObserver):
     def __init__(self, name: str, total: int, rounds: bool) -> None:
         self._name, self._total, self._rounds = name, total, rounds
         self._done, self._label, self._last = 0, "", time.monotonic()
+        self._metric = ACCURACY
+
+    def measured_by(self, metric: Metric) -> None:
+        self._metric = metric
 
     def round_started(self, branch: str | None, number: int, density: float) -> None:
         self._label = f"{_label(branch, number)} ({100 * density:.4g} % of weights)"
@@ -76,7 +81,8 @@ class _Plain(SessionObserver):
     def round_finished(self, branch: str | None, row: dict[str, Any]) -> None:
         self._done += 1
         if self._rounds:
-            self._print(f"[{self._done}/{self._total}] {self._label}: {_scores(row)}, {row['seconds']:.1f} s")
+            scores = _scores(row, self._metric)
+            self._print(f"[{self._done}/{self._total}] {self._label}: {scores}, {row['seconds']:.1f} s")
 
     def message(self, text: str) -> None:
         self._print(text)
@@ -102,6 +108,10 @@ class _Bars(SessionObserver):
         self._rounds = self._progress.add_task(name, total=total, note="")
         self._steps = self._progress.add_task("", total=None, note="")
         self._score = ""
+        self._metric = ACCURACY
+
+    def measured_by(self, metric: Metric) -> None:
+        self._metric = metric
 
     def __enter__(self) -> _Bars:
         self._progress.start()
@@ -126,11 +136,12 @@ class _Bars(SessionObserver):
         )
 
     def evaluated(self, line: dict[str, Any]) -> None:
-        if line["split"] == "test":
-            self._score = f"  test {100 * line['accuracy']:.2f} %"
+        score = line.get(self._metric.name)
+        if line["split"] == "test" and score is not None:
+            self._score = f"  test {self._metric.told(score)}"
 
     def round_finished(self, branch: str | None, row: dict[str, Any]) -> None:
-        self._progress.update(self._rounds, advance=1, note=_scores(row))
+        self._progress.update(self._rounds, advance=1, note=_scores(row, self._metric))
 
     def message(self, text: str) -> None:
         self._progress.console.print(text, highlight=False, markup=False)

@@ -301,7 +301,7 @@ class _Reporter:
     def ended(self, index: int) -> None:
         """Tell how a point ended."""
         one = status(self._sweep)[index]
-        score = "" if one.accuracy is None else f", test {100 * one.accuracy:.2f} %"
+        score = f", test {one.told}" if one.told else ""
         reason = f": {one.error}" if one.error else ""
         self.say(f"point {index}, {one.point.run}: {one.state}{score}{reason}")
 

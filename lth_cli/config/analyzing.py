@@ -84,7 +84,9 @@ class Line(Measured):
         30, description="Evenly spaced points on the line, both ends included."
     )
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.02, description="Barrier of the test error below which two states count as connected."
+        0.02,
+        description="Barrier of the test error below which two states count as connected; of objectives that know "
+        "no error, of the test loss.",
     )
 
 
@@ -129,10 +131,11 @@ class Rounds(Line):
         "all",
         description="Rounds of each RUN, beside the dense one: all finished ones, or a list; random/15 is a control's.",
     )
-    tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+    tolerance: Annotated[float, Field(ge=0.0)] | None = Field(
         None,
         description="How far below the mean dense test accuracy a round still matches: 0.002 is 0.2 points; null is "
-        "one standard deviation of the dense accuracy over the RUNs.",
+        "one standard deviation of the dense accuracy over the RUNs. Of other objectives, how much worse their "
+        "headline metric may be.",
     )
 
 
@@ -210,8 +213,10 @@ class Curvature(Section):
         0.01,
         description="Rise of the loss (nats an example) tolerated in the bound on the fraction prunable at once.",
     )
-    tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.002, description="A round matches with a test accuracy of at least the dense one less this."
+    tolerance: Annotated[float, Field(ge=0.0)] = Field(
+        0.002,
+        description="A round matches with a test accuracy of at least the dense one less this; of other objectives, "
+        "how much worse their headline metric may be.",
     )
     dtype: Literal["float32", "float64"] = Field(
         "float32", description="Numbers that products are computed in."

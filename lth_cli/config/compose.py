@@ -241,6 +241,8 @@ def validate_as(model: type[_Model], values: Mapping[str, Any], known: Iterable[
     Raises:
         ConfigError: listing every mistake with its config path.
     """
+    if large := list(_beyond_64_bits(values)):
+        raise ConfigError(*((path, "is larger than any number can be here") for path in large))
     try:
         return model.model_validate(dict(values))
     except pydantic.ValidationError as error:
@@ -253,6 +255,15 @@ def validate_as(model: type[_Model], values: Mapping[str, Any], known: Iterable[
             merged.setdefault(path, []).append(message)
         problems = ((path, _alternatives(messages)) for path, messages in merged.items())
         raise ConfigError(*problems) from error
+
+
+def _beyond_64_bits(values: Any, path: str = "") -> Iterator[str]:
+    """Config paths of integers that torch and NumPy cannot take, wherever they may be passed on."""
+    if isinstance(values, int) and not -(2**63) <= values < 2**63:
+        yield path
+    elif isinstance(values, Mapping | list):
+        for key, value in values.items() if isinstance(values, Mapping) else enumerate(values):
+            yield from _beyond_64_bits(value, f"{path}.{key}" if path else str(key))
 
 
 def _location(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -314,21 +325,32 @@ def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
     """The points of a sweep: the product of every `a=1,2`, `b=range(3)`, `c=choice(x,y)`, first key slowest.
 
     Raises:
-        ConfigError: for overrides outside Hydra's grammar, or a sweep of more than 10,000 points.
+        ConfigError: for overrides outside Hydra's grammar, sweeps without points or whose points cannot be listed, or
+            a sweep of more than 10,000 points.
     """
     check_override_syntax(overrides)
     points: list[tuple[str, ...]] = [()]
     for override in overrides:
         parsed = OverridesParser.create().parse_override(override)
-        if parsed.is_sweep_override():
-            prefix = parsed.get_key_element()
-            options = [f"{prefix}={value}" for value in parsed.sweep_string_iterator()]
-        else:
-            options = [override]
+        options = _options(override, parsed) if parsed.is_sweep_override() else [override]
         if len(points) * len(options) > _MOST_POINTS:
             raise ConfigError((override, f"the sweep has more than {_MOST_POINTS} points"))
         points = [(*point, option) for point in points for option in options]
     return points
+
+
+def _options(text: str, override: Override) -> list[str]:
+    """A swept override with each of its values in turn. Raises ConfigError."""
+    prefix = override.get_key_element()
+    try:
+        options = [f"{prefix}={value}" for value in override.sweep_string_iterator()]
+    except HydraException:
+        raise ConfigError(
+            (text, "has no points that can be listed; write the values, as in choice(0.1,0.2) or range(0,5)")
+        ) from None
+    if not options:
+        raise ConfigError((text, "is a sweep without a single value"))
+    return options
 
 
 def show_with_hydra(command: str, arguments: Sequence[str], config_dir: Path | None) -> None:

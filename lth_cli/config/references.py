@@ -26,8 +26,8 @@ class Reference:
     Attributes:
         run: name or path of the run.
         branch: kind of control; None is the run itself.
-        round: its number; `last` is the last finished one, `best` the one with the best validation accuracy (test
-            accuracy where nothing is held out); of equals the earlier.
+        round: its number; `last` is the last finished one, `best` the one that is best on the validation examples
+            (test examples where nothing is held out) by the run's headline metric; of equals the earlier.
         step: `start` and `end` of the round's training, or a step of it.
     """
 

@@ -184,6 +184,15 @@ class Pretrain(Section):
     batch_size: Annotated[int, Field(ge=1)] | None = Field(None, description="Null is that of the training.")
 
 
+class OwnMetric(Component):
+    """A metric of your own, named after its function; its arguments are keys of this section."""
+
+    better: Literal["higher", "lower"] = Field(description="Which way it is better.")
+    unit: str = Field(
+        "", description="% for a fraction that is read in per cent; else what it is in, or nothing."
+    )
+
+
 class Evaluation(Section):
     """How often metrics are written; changes no weight."""
 
@@ -192,6 +201,14 @@ class Evaluation(Section):
     )
     batch_size: Annotated[int, Field(ge=1)] = Field(1000, description="Examples a forward pass.")
     train: bool = Field(True, description="Evaluate the training set at the end of each training.")
+    metrics: list[OwnMetric] = Field(
+        default_factory=list,
+        description="Metrics of your own of the validation and test examples: [{_target_: mylab.macro_f1, better: "
+        "higher}], functions (outputs [N, ...], batch of tensors [N, ...]) that return a number.",
+    )
+    predictions: bool = Field(
+        False, description="Keep what the end of each round answers to the validation and test examples."
+    )
 
 
 class Distributed(Section):

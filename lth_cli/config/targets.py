@@ -107,6 +107,11 @@ def check_arguments(
     return checked
 
 
+def first_two(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names under which a function takes the outputs of a model and the batch."""
+    return tuple(inspect.signature(function).parameters)[:2]
+
+
 def _location(parts: tuple[int | str, ...]) -> list[str]:
     """Only list positions help a person; names of union branches do not."""
     return [str(part) for part in parts if isinstance(part, int)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -109,7 +111,7 @@ def _decode(
         decoded = pixels(image if size is None else centre_crop(image, size, size))
         if not images:
             first = name
-            images = [np.empty((len(pairs), *decoded.shape), dtype=np.uint8) for pairs in splits]
+            images = _empty([(len(pairs), *decoded.shape) for pairs in splits], name)
         split, row = slots.pop(name)
         if decoded.shape != images[split].shape[1:]:
             raise ConfigError(("dataset.size", _differing(first, images[split].shape, name, decoded.shape)))
@@ -124,6 +126,27 @@ def _decode(
     train_labels, test_labels = (torch.tensor([label for _, label in pairs]) for pairs in splits)
     train_inputs, test_inputs = (torch.from_numpy(array) for array in images)
     return Arrays(train_inputs, train_labels, test_inputs, test_labels, len(tree.classes))
+
+
+def _empty(shapes: list[tuple[int, ...]], name: str) -> list[npt.NDArray[np.uint8]]:
+    """Arrays for all decoded images, which are as large as the first one.
+
+    Raises:
+        ConfigError: this machine has less memory.
+    """
+    wanted = sum(math.prod(shape) for shape in shapes)
+    try:
+        if wanted > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+            raise MemoryError
+        return [np.empty(shape, dtype=np.uint8) for shape in shapes]
+    except MemoryError:
+        height, width = shapes[0][-2:]
+        count = sum(shape[0] for shape in shapes)
+        message = (
+            f"is needed: {count:,} images of {width:,} x {height:,} pixels, as {name} is, take "
+            f"{wanted / 2**30:,.3g} GiB, more than the memory of this machine; dataset.size=256 scales each to that"
+        )
+        raise ConfigError(("dataset.size", message)) from None
 
 
 def _reason(error: Exception) -> str:

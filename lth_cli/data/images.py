@@ -20,6 +20,9 @@ SUFFIXES = frozenset(
 )
 """File names, in lower case, that are taken for images."""
 
+MOST_PIXELS = 2**27
+"""Of one image: no camera has as many, but what a few bytes of a header promise may take all memory to decode."""
+
 Box = tuple[int, int, int, int]
 
 
@@ -27,9 +30,11 @@ def decode(file: Path | IO[bytes], channels: Literal[1, 3]) -> Image.Image:
     """Decode an image as grey (1 channel) or RGB (3); orientation tags and transparency are ignored.
 
     Raises:
-        one of UNDECODABLE.
+        one of UNDECODABLE; also for more than MOST_PIXELS, before any of them is decoded.
     """
     with Image.open(file) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"promises {image.width:,} x {image.height:,} pixels, more than any photograph")
         if image.mode in {"I", "F"} or image.mode.startswith("I;"):
             raise ValueError(f"has more than 8 bits a channel (mode {image.mode})")
         return image.convert("L" if channels == 1 else "RGB")

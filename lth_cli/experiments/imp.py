@@ -138,9 +138,9 @@ def tickets(session: Session) -> Iterator[Ticket]:
         del scored
         before = FromState(trajectory, trajectory.end)
         start = rewound(plan, FromState(plan.dense, plan.rewind_to), before)
-        networks = {
-            "dense": plan.own_teacher(FromState(plan.dense, plan.dense.end)),
-            "previous": plan.own_teacher(before),
+        states = {"dense": FromState(plan.dense, plan.dense.end), "previous": before}
+        networks: dict[str, Teacher] = {
+            name: plan.own_teacher(states[name]) for name in RELATIVE if name in config.distillation.teachers
         }
         trajectory = plan.retraining(masks, start, networks)
         yield Ticket(number, masks, start, networks, trajectory)

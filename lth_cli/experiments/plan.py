@@ -10,6 +10,7 @@ from typing import Any
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
+from lth_cli.config.metrics import Metric
 from lth_cli.config.steps import Duration
 from lth_cli.config.values import exact
 from lth_cli.data.batches import Data
@@ -19,6 +20,7 @@ from lth_cli.experiments import torchrun
 from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.experiments.workforce import check_processes
 from lth_cli.models.build import new_head, output_tensors, prunable
+from lth_cli.objectives.own_metrics import OwnMetric, own_metrics
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.scores import locate_score
 from lth_cli.pruning.select import fraction_of, select_prunable
@@ -64,6 +66,7 @@ class Plan:
         end: step counter at the end of a retraining.
         teachers: those that are the same for all rounds; None until `teachers.with_teachers` has found them.
         warnings: what a person should know before the work begins.
+        own: metrics of a person's own.
     """
 
     config: schema.Config
@@ -78,6 +81,12 @@ class Plan:
     end: int
     teachers: tuple[NamedTeacher, ...] | None = None
     warnings: tuple[str, ...] = ()
+    own: tuple[OwnMetric, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is measured; the first is the headline."""
+        return (*self.dense.recipe.objective.metrics, *(own.metric for own in self.own))
 
     @property
     def prunable_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -227,6 +236,7 @@ def make_plan(config: schema.Config) -> Plan:
         first_step,
         end,
         warnings=schedule_warnings(config, trajectory),
+        own=own_metrics(config.evaluation.metrics, made.objective.metrics),
     )
 
 

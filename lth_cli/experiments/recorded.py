@@ -179,7 +179,8 @@ def open_round(run: Run, number: int, place: Here, *, branch: str | None = None)
         raise RequestError(
             f"{run.name} has no finished round {number}{what}; it has {', '.join(there) or 'none'}"
         )
-    check_own_code(run, "Its weights belong to the former code: put that back (run.json has it)")
+    former = "Its weights belong to the former code: put that back (run.json has it)"
+    check_own_code(run, former, measuring=False)
     plan = _plan(run, place)
     masks = plan.ordered(round_.masks())
     return Recorded(run, round_, branch, plan, _trajectory(plan, round_, masks), masks)
@@ -194,20 +195,22 @@ def _number(run: Run, reference: Reference) -> int:
         raise RequestError(f"{run.name} has no finished round{what} yet")
     if reference.round == "last":
         return finished[-1].number
-    return max(finished, key=lambda round_: (accuracy(round_), -round_.number)).number
+    return max(finished, key=lambda round_: (score(run, round_), -round_.number)).number
 
 
-def accuracy(round_: Round) -> float:
-    """Validation accuracy at the end of a finished round, or test accuracy where nothing is held out."""
-    metrics = round_.summary["metrics"]
-    return float((metrics.get("val") or metrics.get("test") or {"accuracy": 0.0})["accuracy"])
+def score(run: Run, round_: Round) -> float:
+    """How good a finished round is, higher is better: by the run's headline metric, validation before test."""
+    metrics, headline = round_.summary["metrics"], run.headline
+    return headline.rank((metrics.get("val") or metrics.get("test") or {}).get(headline.name))
 
 
 def _plan(run: Run, place: Here) -> Plan:
     """The run's plan: on its own device where this machine has that, else on the one asked for."""
     stored = stored_config(run)
     data = place.data.model_copy(update={"root": place.data.root or stored.data.root})
-    stored = stored.model_copy(update={"data": data, "runs_dir": place.runs_dir})
+    # Metrics of a person's own decide no weight, and their code may be gone.
+    evaluation = stored.evaluation.model_copy(update={"metrics": []})
+    stored = stored.model_copy(update={"data": data, "runs_dir": place.runs_dir, "evaluation": evaluation})
     try:
         return make_plan(stored)
     except ConfigError as error:

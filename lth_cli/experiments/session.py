@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lth_cli.config.compose import validate
 from lth_cli.config.errors import ConfigError, LthError, RequestError
+from lth_cli.config.metrics import Metric, noting
 from lth_cli.config.schema import Config
 from lth_cli.experiments.environment import describe_machine, git_commit
 from lth_cli.experiments.kept_scores import keep_scores, with_kept_scores, without_places_of_scores
@@ -26,9 +29,12 @@ from lth_cli.store.files import Damaged, Gone, WriteFailed
 from lth_cli.store.own_code import check_own_code, own_code
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, now
+from lth_cli.store.states import State
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.engine import Advanced, Engine, Interrupted, Observer
+from lth_cli.training.evaluate import Stopped, answers
 from lth_cli.training.loop import Diverged
+from lth_cli.training.restore import restore
 from lth_cli.training.trajectory import Trajectory
 
 _TRIES = 10  # the shared store may be deleted between a training and the links to its states
@@ -38,6 +44,9 @@ _FREE_KEYS = ("name", "runs_dir", "data", "checkpoint", "launcher")
 
 class SessionObserver(Observer):
     """Told also of rounds; this one ignores it all."""
+
+    def measured_by(self, metric: Metric) -> None:
+        """Before the first round: the metric that rounds are told by."""
 
     def round_started(self, branch: str | None, number: int, density: float) -> None:
         """Before a round's training."""
@@ -122,7 +131,8 @@ class Session:
             self._write_results(branch)  # a process may have died between the round and its row
             return
         self.observer.round_started(branch, number, mask_room.density(masks))
-        self._train(round_, trajectory, masks, trajectory.end, keep, nested)
+        predictions = self.plan.config.evaluation.predictions
+        self._train(round_, trajectory, masks, trajectory.end, keep, nested, predictions)
         self._write_results(branch)
         self.observer.round_finished(branch, row(round_.summary))
 
@@ -175,6 +185,7 @@ class Session:
         end: int,
         keep: tuple[int, ...],
         nested: bool,
+        predictions: bool = False,
     ) -> None:
         """Advance a trajectory and record it; what is deleted from the store in between is trained again.
 
@@ -192,7 +203,7 @@ class Session:
                     {name: tuple(weights[name].shape) for name in self.plan.prunable}
                 )
             try:
-                self._record(round_, trajectory, chosen, end, keep, advanced, nested)
+                self._record(round_, trajectory, chosen, end, keep, advanced, nested, predictions)
             except Gone as error:
                 if error.path.is_relative_to(round_.folder):
                     raise
@@ -200,6 +211,16 @@ class Session:
             self._adopt(round_, trajectory)
             return
         raise LthError(f"{self.engine.store.root} is deleted again and again while states are taken from it")
+
+    def _keep_predictions(self, round_: Round, trajectory: Trajectory) -> None:
+        """Write what the end of a round answers to the examples held out and tested. Raises Interrupted."""
+        state = self.engine.state(trajectory, trajectory.end)
+        data, tensors = trajectory.data, {}
+        for split in ("val", "test"):
+            if split in data.sizes:
+                tensors[f"{split}_outputs"] = _answered(trajectory, state, split, self.engine.stop.is_set)
+                tensors[f"{split}_positions"] = data.positions(split)
+        round_.save_predictions(tensors, trajectory.identity, trajectory.end)
 
     def _record(
         self,
@@ -210,6 +231,7 @@ class Session:
         keep: tuple[int, ...],
         advanced: Advanced,
         nested: bool,
+        predictions: bool,
     ) -> None:
         """Fill the round's folder; the summary comes last and makes it finished."""
         store, identity = self.engine.store, trajectory.identity
@@ -217,7 +239,10 @@ class Session:
         for step in sorted({step for step in keep if trajectory.first_step <= step}):
             round_.add_checkpoint(step, store.state_path(identity, step))
         round_.write_metrics(advanced.metrics)
+        if predictions:
+            self._keep_predictions(round_, trajectory)
         density = mask_room.density(masks)
+        names = ["loss", *(metric.name for metric in self.plan.metrics)]
         round_.write_summary(
             {
                 "round": round_.number,
@@ -226,7 +251,7 @@ class Session:
                 "densities": mask_room.layer_densities(masks),
                 "kept": mask_room.layer_counts(masks),
                 "metrics": {
-                    line["split"]: {"loss": line["loss"], "accuracy": line["accuracy"]}
+                    line["split"]: {name: line[name] for name in names if name in line}
                     for line in advanced.metrics
                     if line["step"] == end
                 },
@@ -243,16 +268,35 @@ class Session:
         )
 
 
+def _answered(trajectory: Trajectory, state: State, split: str, should_stop: Callable[[], bool]) -> Tensor:
+    """What a state answers to a split, float32 [N, ...], on the CPU. Raises Interrupted."""
+    recipe = trajectory.recipe
+    recipe.execution.activate()
+    model = recipe.execution.place(recipe.build(init_seed=0))
+    restore(model, state)
+    try:
+        return answers(model, recipe.objective, recipe.data, split, recipe.execution, should_stop)[0]
+    except Stopped:
+        raise Interrupted("stopped while predictions are made; the same command goes on from there") from None
+
+
 def row(summary: dict[str, Any]) -> dict[str, Any]:
-    """A row of results.csv, in its fixed order, from a round's summary."""
+    """A row of results.csv, in its fixed order, from a round's summary; further metrics come last."""
     metrics = summary["metrics"]
-    scores = {
-        f"{split}_{quantity}": metrics.get(split, {}).get(quantity)
-        for split in ("train", "val", "test")
-        for quantity in ("loss", "accuracy")
+    splits = ("train", "val", "test")
+
+    def scores(*quantities: str) -> dict[str, Any]:
+        found = {(split, name): metrics.get(split, {}).get(name) for split in splits for name in quantities}
+        return {f"{split}_{name}": value for (split, name), value in found.items()}
+
+    known = dict.fromkeys(name for split in splits for name in metrics.get(split, {}))
+    further = [scores(name) for name in known if name not in ("loss", "accuracy")]
+    return {
+        **{key: summary[key] for key in ("round", "density", "sparsity")},
+        **scores("loss", "accuracy"),
+        **{key: summary[key] for key in ("steps_trained", "steps_reused", "seconds")},
+        **{column: value for columns in further for column, value in columns.items()},
     }
-    head = {key: summary[key] for key in ("round", "density", "sparsity")}
-    return {**head, **scores, **{key: summary[key] for key in ("steps_trained", "steps_reused", "seconds")}}
 
 
 def find_existing(config: Config, kind: str, name: str, source: str | None = None) -> Run | None:
@@ -339,6 +383,7 @@ def open_session(
         run.clear_leftovers()
         keep_scores(config, run)
         run.update(state="running", error=None, diverged=None)
+        observer.measured_by(task.plan.metrics[0])
         done = sum(round_.finished for branch in (None, *run.branches()) for round_ in run.rounds(branch))
         short = shortage(task.plan, max(0, task.trainings - done), run.path)
         if short is not None:
@@ -354,6 +399,7 @@ def open_session(
             _Uses(run),
             stop,
             make_trainer,
+            task.plan.own,
         )
         try:
             yield Session(run, task.plan, engine, observer)
@@ -418,6 +464,7 @@ def _create(config: Config, task: Task, name: str) -> Run:
             "created": now(),
             "finished": None,
             "seeds": config.resolved_seeds,
+            **noting(task.plan.metrics),
             "git_commit": git_commit(),
             **({"own_code": code} if (code := own_code(config)) else {}),
             "error": None,

@@ -21,7 +21,7 @@ from lth_cli.config.references import Reference
 from lth_cli.config.spec import Interface
 from lth_cli.config.values import Component
 from lth_cli.experiments.plan import NamedTeacher, Plan
-from lth_cli.experiments.recorded import accuracy, open_reference
+from lth_cli.experiments.recorded import open_reference, score
 from lth_cli.experiments.session import stored_config
 from lth_cli.models.build import build
 from lth_cli.store.files import Gone, digest, remove_tree, writing
@@ -168,7 +168,7 @@ def _find(name: str, plan: Plan) -> list[NamedTeacher]:
 
 
 def _chosen(which: str, runs: Sequence[Run], name: str) -> list[str]:
-    """References of all of some finished runs, of the latest, or of the round of best accuracy."""
+    """References of all of some finished runs, of the latest, or of the best round."""
     if not runs:
         raise ConfigError((_KEY, f"{name!r}: there is no finished run to learn from"))
     if which == "":
@@ -176,7 +176,7 @@ def _chosen(which: str, runs: Sequence[Run], name: str) -> list[str]:
     if which == "latest":
         return [str(max(runs, key=lambda run: (str(run.info["finished"]), run.name)).path)]
     rounds = [(run, round_) for run in runs for round_ in run.rounds() if round_.finished]
-    run, round_ = max(rounds, key=lambda found: (accuracy(found[1]), -found[1].number))
+    run, round_ = max(rounds, key=lambda found: (score(*found), -found[1].number))
     return [f"{run.path}:{round_.number}"]
 
 
@@ -188,9 +188,11 @@ def _finished(run: Run) -> bool:
 
 
 def _suits(run: Run, dataset: schema.Dataset) -> bool:
-    """Whether a run is finished and of the same classes."""
+    """Whether a run is finished, classifies, and is of the same classes."""
     try:
-        return _finished(run) and not _other_classes(stored_config(run).dataset, dataset)
+        config = stored_config(run)
+        classifies = config.objective.target == schema.CLASSIFICATION
+        return _finished(run) and classifies and not _other_classes(config.dataset, dataset)
     except LthError:
         return False
 
@@ -223,6 +225,9 @@ def fitted(label: str, of: FromState, theirs: Plan, plan: Plan) -> Teacher:
     Raises:
         ConfigError: other classes, or as many of which nobody says that they are the same.
     """
+    if theirs.config.objective.target != schema.CLASSIFICATION:
+        what = theirs.config.objective.target
+        raise ConfigError((_KEY, f"teachers answer with logits of classes; {label}, of {what}, has none"))
     other = _other_classes(theirs.config.dataset, plan.config.dataset)
     if other and not plan.config.distillation.same_classes:
         raise ConfigError(

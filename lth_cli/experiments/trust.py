@@ -12,6 +12,7 @@ from lth_cli.store.runs import Run
 _TRUSTED = {
     "model": ("lth_cli.models.", "torchvision.models."),
     "dataset": ("lth_cli.data.",),
+    "objective": ("lth_cli.objectives.",),
     "optimizer": ("torch.optim.", "lth_cli.training.decoupled_sgd."),
     "update": ("lth_cli.training.updates.",),
     "sparse_training": ("lth_cli.pruning.policies.",),

@@ -7,7 +7,7 @@ import inspect
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
-from lth_cli.config.targets import check_arguments, locate
+from lth_cli.config.targets import check_arguments, first_two, locate
 from lth_cli.objectives.objective import Objective
 
 
@@ -35,14 +35,7 @@ def make_objective(section: schema.Objective, label_smoothing: float) -> Objecti
         arguments["label_smoothing"] = label_smoothing
     if section.loss is not None:
         loss = locate(section.loss.target, "objective.loss._target_")
-        given = check_arguments(
-            loss, section.loss.arguments, "objective.loss", supplied=tuple(_first_two(loss))
-        )
+        given = check_arguments(loss, section.loss.arguments, "objective.loss", supplied=first_two(loss))
         arguments["loss"] = functools.partial(loss, **given)
     made: Objective = target(**arguments)
     return made
-
-
-def _first_two(loss: object) -> list[str]:
-    """The names under which a loss takes outputs and batch."""
-    return list(inspect.signature(loss).parameters)[:2]  # type: ignore[arg-type]

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional
 
+from lth_cli.config.metrics import Metric
 from lth_cli.config.spec import Interface, Spec
-from lth_cli.objectives.objective import Batch, Loss, Metric, Objective, mean_of, require
+from lth_cli.objectives.objective import Batch, Loss, Objective, mean_of, require
 
 
 class NextToken(Objective):
@@ -53,6 +54,6 @@ class NextToken(Objective):
         }
 
     def summarize(self, totals: Mapping[str, float]) -> dict[str, float]:
-        """Mean cross-entropy by token, and its exponential; infinite where that is beyond a float."""
+        """Mean cross-entropy by token, and its exponential, at most e^700, which a float can hold."""
         loss = mean_of(totals, "loss")
-        return {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf}
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}

@@ -5,33 +5,18 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
 from lth_cli.config.errors import ConfigError
+from lth_cli.config.metrics import Metric
 from lth_cli.config.spec import Interface, Spec
 
 Batch: TypeAlias = Mapping[str, Tensor]
 """Tensors of some examples by name, the first axis of each being the example; read only."""
 Loss: TypeAlias = Callable[..., Tensor]
 """(outputs, batch) -> scalar, the mean over the examples of the batch."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that says how good a model is.
-
-    Attributes:
-        name: as in `metrics.jsonl`; columns are `SPLIT_NAME`.
-        better: which way.
-        unit: `%` where it is a fraction that people read in per cent.
-    """
-
-    name: str
-    better: Literal["higher", "lower"]
-    unit: Literal["%", ""] = ""
 
 
 class Objective(abc.ABC):
@@ -131,8 +116,3 @@ def require(spec: Spec, objective: str, fields: Mapping[str, str], sizes: tuple[
 def mean_of(totals: Mapping[str, float], name: str, by: str = "examples") -> float:
     """A total by example, or by another total; NaN where that is zero."""
     return totals[name] / totals[by] if totals[by] else math.nan
-
-
-def plain(metrics: tuple[Metric, ...]) -> list[dict[str, Any]]:
-    """Metrics as plain values, for run.json."""
-    return [{"name": metric.name, "better": metric.better, "unit": metric.unit} for metric in metrics]

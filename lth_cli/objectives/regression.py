@@ -10,8 +10,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from lth_cli.config.metrics import Metric
 from lth_cli.config.spec import Interface, Spec
-from lth_cli.objectives.objective import Batch, Loss, Metric, Objective, mean_of, require
+from lth_cli.objectives.objective import Batch, Loss, Objective, mean_of, require
+
+_SMALLEST = 1e-30
 
 
 class Regression(Objective):
@@ -22,7 +25,7 @@ class Regression(Objective):
         loss: a person's own, (outputs, batch) -> mean over the batch; evaluation reports the squared error anyway.
     """
 
-    metrics = (Metric("psnr", "higher"),)
+    metrics = (Metric("psnr", "higher", "dB"),)
 
     def __init__(self, *, peak: Annotated[float, Field(gt=0.0)] = 1.0, loss: Loss | None = None) -> None:
         super().__init__(loss=loss)
@@ -45,4 +48,5 @@ class Regression(Objective):
     def summarize(self, totals: Mapping[str, float]) -> dict[str, float]:
         """Mean squared error, and the PSNR of that over all examples together."""
         loss = mean_of(totals, "loss")
-        return {"loss": loss, "psnr": 10 * math.log10(self._peak**2 / loss) if loss > 0 else math.inf}
+        # An error of nothing has no finite ratio; files hold finite numbers only.
+        return {"loss": loss, "psnr": 10 * math.log10(self._peak**2 / max(loss, _SMALLEST))}

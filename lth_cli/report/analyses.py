@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lth_cli.report.analysis_figures import DRAW
-from lth_cli.report.figures import save_figure
+from lth_cli.report.figures import new_figure, save_figure
 from lth_cli.store.analyses import Row, StoredAnalysis, Value
 
 _MOST_ROWS = 40
@@ -37,10 +37,7 @@ _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True
 
 def draw(name: str, stored: StoredAnalysis, tables: dict[str, list[Row]], summary: dict[str, Any]) -> None:
     """Draw an answer's figure beside it; one without anything to draw has none."""
-    # The plain Figure needs no display and leaves matplotlib's global state alone.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = new_figure()
     if name in DRAW and DRAW[name](figure, tables, summary):
         save_figure(figure, stored.path / "figure")
 

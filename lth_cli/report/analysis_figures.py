@@ -6,31 +6,44 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lth_cli.config.metrics import ACCURACY, Metric
 from lth_cli.report.figures import by_density
 from lth_cli.store.analyses import Row
 
 Tables = dict[str, list[Row]]
 
 
+def _compared(summary: dict[str, Any]) -> tuple[str, str, float]:
+    """What networks are compared by, its unit in brackets, and the factor to it."""
+    return ("loss", "", 1.0) if summary.get("barriers_of") == "loss" else ("error", " (%)", 100.0)
+
+
+def _barrier_label(summary: dict[str, Any]) -> str:
+    what = _compared(summary)[0]
+    return f"barrier of the test {what}" + (" (points)" if what == "error" else "")
+
+
 def connectivity(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
-    """Error along every line, test solid and other splits dashed."""
+    """Error along every line, or loss; test solid and other splits dashed."""
     rows = tables["curves"]
     if not rows:
         return False
     axes = figure.add_subplot()
-    splits = [column.removesuffix("_error") for column in rows[0] if column.endswith("_error")]
+    what, unit, scale = _compared(summary)
+    ending = f"_{what}"
+    splits = [column.removesuffix(ending) for column in rows[0] if column.endswith(ending)]
     pairs = list(dict.fromkeys((row["first"], row["second"]) for row in rows))
     for index, pair in enumerate(pairs):
         line = [row for row in rows if (row["first"], row["second"]) == pair]
         for split in splits:
             axes.plot(
                 [row["position"] for row in line],
-                [100 * _number(row, f"{split}_error") for row in line],
+                [scale * _number(row, f"{split}{ending}") for row in line],
                 color=f"C{index}",
                 linestyle="-" if split == "test" else "--",
                 label=f"{pair[0]} to {pair[1]}" if split == "test" and len(pairs) <= 8 else None,
             )
-    _finish(axes, "position on the line", f"error (%), {' and '.join(splits)} (test solid)")
+    _finish(axes, "position on the line", f"{what}{unit}, {' and '.join(splits)} (test solid)")
     return True
 
 
@@ -40,9 +53,9 @@ def instability(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     axes = figure.add_subplot()
     for index, name in enumerate(dict.fromkeys(row["round"] for row in rows)):
         line = [row for row in rows if row["round"] == name]
-        _barriers(axes, line, "step", color=f"C{index}", label=f"round {name}")
-    axes.axhline(100 * summary["threshold"], color="0.6", linestyle=":")
-    _finish(axes, "step k from which copies differ in data order", "barrier of the test error (points)")
+        _barriers(axes, line, summary, "step", color=f"C{index}", label=f"round {name}")
+    axes.axhline(_compared(summary)[2] * summary["threshold"], color="0.6", linestyle=":")
+    _finish(axes, "step k from which copies differ in data order", _barrier_label(summary))
     return True
 
 
@@ -122,19 +135,17 @@ def curvature(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
 
 
 def landscape(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
-    """Contours of test error and test loss on the plane, with the states marked."""
+    """Contours of test error, where there is one, and test loss on the plane, with the states marked."""
     from matplotlib.colors import LogNorm
 
     rows, states = tables["plane"], tables["states"]
     xs, ys = (sorted({_number(row, axis) for row in rows}) for axis in ("x", "y"))
-    figure.set_size_inches(9.6, 4.2)
-    for axes, column, scale, title in zip(
-        figure.subplots(1, 2),
-        ("test_error", "test_loss"),
-        (100.0, 1.0),
-        ("test error (%)", "test loss (logarithmic)"),
-        strict=True,
-    ):
+    panels = [("test_error", 100.0, "test error (%)"), ("test_loss", 1.0, "test loss (logarithmic)")]
+    if _compared(summary)[0] == "loss":
+        del panels[0]
+    figure.set_size_inches(4.8 * len(panels), 4.2)
+    grid = figure.subplots(1, len(panels), squeeze=False)
+    for axes, (column, scale, title) in zip(grid[0], panels, strict=True):
         at = {(row["x"], row["y"]): scale * _number(row, column) for row in rows}
         heights = [[at[x, y] for x in xs] for y in ys]
         known = [height for height in at.values() if not math.isnan(height)]
@@ -173,33 +184,37 @@ def _levels(low: float, high: float, logarithmic: bool, count: int = 16) -> list
 
 
 def rounds(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
-    """Means over runs by density: test accuracy above, with the least that matches, barriers below it."""
+    """Means over runs by density: the headline metric above, with the limit that matches, barriers below it."""
     rows = tables["by_round"]
     above, below = figure.subplots(2, 1, sharex=True)
-    least = summary["dense_test_accuracy"] - summary["tolerance"]
-    above.axhline(100 * least, color="0.6", linestyle=":", label="least that matches")
-    below.axhline(100 * summary["threshold"], color="0.6", linestyle=":")
+    metric = Metric(**summary["metric"]) if "metric" in summary else ACCURACY
+    what, _, scale = _compared(summary)
+    barrier = "test_barrier" if what == "error" else "test_loss_barrier"
+    limit = metric.limit(summary[f"dense_test_{metric.name}"], summary["tolerance"])
+    label = f"{'least' if metric.better == 'higher' else 'most'} that matches"
+    above.axhline(metric.scale * limit, color="0.6", linestyle=":", label=label)
+    below.axhline(scale * summary["threshold"], color="0.6", linestyle=":")
     columns = {
-        "test_accuracy": (above, "C0", None),
-        "test_barrier_to_previous": (below, "C1", "to the previous round"),
-        "test_barrier_to_dense": (below, "C2", "to the dense round"),
+        f"test_{metric.name}": (above, metric.scale, "C0", None),
+        f"{barrier}_to_previous": (below, scale, "C1", "to the previous round"),
+        f"{barrier}_to_dense": (below, scale, "C2", "to the dense round"),
     }
     for branch in dict.fromkeys(_branch(row) for row in rows):
-        for column, (axes, color, label) in columns.items():
+        for column, (axes, factor, color, name) in columns.items():
             line = [row for row in rows if _branch(row) == branch and row.get(column) is not None]
             axes.errorbar(
                 [100 * _number(row, "density") for row in line],
-                [100 * _number(row, column) for row in line],
-                yerr=[100 * float(row.get(f"{column}_std") or 0.0) for row in line],
+                [factor * _number(row, column) for row in line],
+                yerr=[factor * float(row.get(f"{column}_std") or 0.0) for row in line],
                 color=color,
                 marker="x" if branch else "o",
                 markersize=3.5,
                 capsize=2,
                 linestyle="--" if branch else "-",
-                label=", ".join(filter(None, (label, branch))) or "tickets",
+                label=", ".join(filter(None, (name, branch))) or "tickets",
             )
-    _finish(above, "", "test accuracy (%)")
-    _finish(below, "", "test error barrier (points)")
+    _finish(above, "", f"test {metric.axis}")
+    _finish(below, "", "test error barrier (points)" if what == "error" else "test loss barrier")
     by_density(below, [100 * _number(row, "density") for row in rows])
     return True
 
@@ -210,18 +225,20 @@ def perturbation(figure: Any, tables: Tables, summary: dict[str, Any]) -> bool:
     axes = figure.add_subplot()
     for index, which in enumerate(dict.fromkeys((row["round"], row["direction"]) for row in rows)):
         line = [row for row in rows if (row["round"], row["direction"]) == which]
-        _barriers(axes, line, "norm", color=f"C{index}", label=f"round {which[0]}, {which[1]}")
-    axes.axhline(100 * summary["threshold"], color="0.6", linestyle=":")
-    _finish(axes, "norm of the move of the start", "barrier of the test error (points)")
+        _barriers(axes, line, summary, "norm", color=f"C{index}", label=f"round {which[0]}, {which[1]}")
+    axes.axhline(_compared(summary)[2] * summary["threshold"], color="0.6", linestyle=":")
+    _finish(axes, "norm of the move of the start", _barrier_label(summary))
     return True
 
 
-def _barriers(axes: Any, rows: Sequence[Row], across: str, **style: Any) -> None:
-    """Mean barrier of the test error against a column, bars of one standard deviation."""
+def _barriers(axes: Any, rows: Sequence[Row], summary: dict[str, Any], across: str, **style: Any) -> None:
+    """Mean barrier of the test error, or loss, against a column, bars of one standard deviation."""
+    what, _, scale = _compared(summary)
+    column = "test_barrier" if what == "error" else "test_loss_barrier"
     axes.errorbar(
         [_number(row, across) for row in rows],
-        [100 * _number(row, "test_barrier") for row in rows],
-        yerr=[100 * float(row.get("test_barrier_std") or 0.0) for row in rows],
+        [scale * _number(row, column) for row in rows],
+        yerr=[scale * float(row.get(f"{column}_std") or 0.0) for row in rows],
         marker="o",
         markersize=3.5,
         capsize=2,

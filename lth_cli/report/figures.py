@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lth_cli.report.series import Point, branches, labels, main_kind, series
+from lth_cli.report.series import Point, branches, headline_of, labels, main_kind, series
 from lth_cli.store.files import make_folder, write_bytes
 from lth_cli.store.runs import Run
 
 
-def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
-    """Test accuracy against weights remaining (log axis, dense at the left), tickets solid, controls dashed.
+def rounds_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
+    """The headline metric against weights remaining (log axis, dense at the left), tickets solid, controls dashed.
 
     Args:
         groups: runs that differ by seed, together; bars show one standard deviation.
@@ -21,13 +22,15 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
 
     Returns:
         The files written; none when there is nothing to draw.
-    """
-    # The plain Figure needs no display and leaves matplotlib's global state alone.
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    Raises:
+        RequestError: the runs are measured by different metrics.
+    """
+    figure = new_figure()
     axes = figure.add_subplot()
     drawn: list[Point] = []
+    metric = headline_of([run for group in groups for run in group])
+    scale = metric.scale
     several = len(groups) > 1
     for index, (group, label) in enumerate(zip(groups, labels(groups), strict=True)):
         for style, branch in zip(("-", "--", ":", "-."), (None, *branches(group)), strict=False):
@@ -38,8 +41,10 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
             drawn += points
             axes.errorbar(
                 [100 * point.density for point in points],
-                [100 * point.mean for point in points],
-                yerr=None if points[0].spread is None else [100 * (point.spread or 0.0) for point in points],
+                [scale * point.mean for point in points],
+                yerr=None
+                if points[0].spread is None
+                else [scale * (point.spread or 0.0) for point in points],
                 label=f"{label}, {kind}" if several else kind,
                 color=f"C{index}" if several else None,
                 linestyle=style,
@@ -50,10 +55,24 @@ def accuracy_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
     if not drawn:
         return []
     by_density(axes, [100 * point.density for point in drawn])
-    axes.set_ylabel("test accuracy (%)")
+    axes.set_ylabel(f"test {metric.axis}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return save_figure(figure, stem)
+
+
+def new_figure() -> Any:
+    """An empty figure. A plain Figure needs no display and leaves matplotlib's global state alone.
+
+    Nor does it need a backend: importing matplotlib fails where MPLBACKEND names one that does not exist.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        from matplotlib.figure import Figure
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return Figure(figsize=(6.4, 4.2), layout="constrained")
 
 
 def by_density(axes: Any, densities: list[float]) -> None:

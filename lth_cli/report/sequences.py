@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lth_cli.report.figures import save_figure
+from lth_cli.report.figures import new_figure, save_figure
 from lth_cli.store.files import make_folder, write_text
 from lth_cli.store.runs import Run
 
@@ -126,9 +126,7 @@ def print_sequence(rows: Sequence[Row], folder: Path, baseline: bool) -> None:
 
 
 def _draw(rows: Sequence[Row], stem: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = new_figure()
     axes = figure.add_subplot()
     for label, cost, score in (
         ("without teachers", "total_plain", "plain_accuracy"),

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lth_cli.config.errors import RequestError
+from lth_cli.config.metrics import Metric
 from lth_cli.store.results import Row
 from lth_cli.store.runs import Run
 
@@ -70,8 +72,22 @@ def _control(control: dict[str, str]) -> str:
     return " ".join(part for part in parts if part not in ("ticket", "rewind")) or "ticket"
 
 
-def series(runs: Sequence[Run], branch: str | None, column: str = "test_accuracy") -> list[Point]:
-    """A column of results.csv by round, over runs that differ by seed; rounds without it are left out."""
+def headline_of(runs: Sequence[Run]) -> Metric:
+    """The metric by which runs are compared.
+
+    Raises:
+        RequestError: they are measured by different ones.
+    """
+    found = {run.headline: run for run in reversed(runs)}
+    if len(found) > 1:
+        told = ", ".join(f"{run.name} by {metric.words}" for metric, run in reversed(found.items()))
+        raise RequestError(f"these runs are measured by different metrics: {told}")
+    return next(iter(found))
+
+
+def series(runs: Sequence[Run], branch: str | None) -> list[Point]:
+    """The headline metric on the test examples by round, over runs that differ by seed; without it, no point."""
+    column = f"test_{headline_of(runs).name}"
     by_round: dict[int, list[Row]] = {}
     for run in runs:
         for row in run.results(branch):

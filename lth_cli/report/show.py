@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from lth_cli.config.errors import LthError
-from lth_cli.report.figures import accuracy_figure
+from lth_cli.report.figures import rounds_figure
 from lth_cli.report.series import group_runs, labels
 from lth_cli.report.tables import rounds_table
 from lth_cli.store.analyses import StoredAnalysis
@@ -20,7 +20,7 @@ from lth_cli.store.runs import Run
 
 def draw_figures(run: Run) -> None:
     """Draw the run's own figure into its folder."""
-    accuracy_figure([[run]], run.path / "figures" / "accuracy")
+    rounds_figure([[run]], run.path / "figures" / run.headline.name)
 
 
 def print_result(runs: Sequence[Run]) -> None:
@@ -30,7 +30,7 @@ def print_result(runs: Sequence[Run]) -> None:
     for group, label in zip(groups, labels(groups), strict=True):
         seeds = ", ".join(str(run.config.get("seed")) for run in group)
         several = f" (mean ± standard deviation over seeds {seeds})" if len(group) > 1 else f" (seed {seeds})"
-        console.print(rounds_table(group, f"{label}: test accuracy in %{several}"))
+        console.print(rounds_table(group, f"{label}: test {group[0].headline.title}{several}"))
     for run in runs:
         trained, reused = steps(run)
         console.print(
@@ -43,7 +43,9 @@ def print_result(runs: Sequence[Run]) -> None:
     console.print(f"  lth show {names[0]}", highlight=False, soft_wrap=True)
     if len(names) > 1:
         console.print(
-            f"  lth compare {' '.join(names)} --figure accuracy.png", highlight=False, soft_wrap=True
+            f"  lth compare {' '.join(names)} --figure {runs[0].headline.name}.png",
+            highlight=False,
+            soft_wrap=True,
         )
     console.print("  lth ls", highlight=False)
 
@@ -121,7 +123,7 @@ def print_run(run: Run) -> None:
     for name, value in facts.items():
         console.print(f"  {name:<10} {value}", highlight=False, markup=False, soft_wrap=True)
     if run.results():
-        console.print(rounds_table([run], "test accuracy in %"))
+        console.print(rounds_table([run], f"test {run.headline.title}"))
     for stored in StoredAnalysis.all_of(run):
         lines = [f"analysis {stored.path.name}: {_found(stored)['headline'][0]}", f"  {stored.path}"]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
@@ -155,10 +157,12 @@ def compare(runs: Sequence[Run], figure: Path | None) -> None:
     groups = group_runs(runs)
     for group, label in zip(groups, labels(groups), strict=True):
         console.print(
-            rounds_table(group, f"{label} ({len(group)} run{'s' * (len(group) > 1)}): test accuracy in %")
+            rounds_table(
+                group, f"{label} ({len(group)} run{'s' * (len(group) > 1)}): test {group[0].headline.title}"
+            )
         )
     if figure is not None:
-        written = accuracy_figure(groups, figure.with_suffix(""))
+        written = rounds_figure(groups, figure.with_suffix(""))
         if not written:
             raise LthError("these runs have no finished round to draw yet")
         console.print("Drawn: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from lth_cli.config.errors import LthError
+from lth_cli.config.metrics import ACCURACY, Metric
 from lth_cli.store.runs import Run
 from lth_cli.store.sweeps import Sweep, SweepPoint
 
@@ -34,7 +35,8 @@ class PointStatus:
         state: one of finished, running, queued (on the cluster), waiting (for a worker), interrupted, cancelled,
             failed, not started.
         trained: rounds and controls done, of `point.trainings`.
-        accuracy: test accuracy of the last round, as a fraction; None before the first.
+        score: headline metric of the last round on the test examples; None before the first.
+        metric: that; None without a run.
         error: why it failed; None otherwise.
         path: of its run.
     """
@@ -42,12 +44,19 @@ class PointStatus:
     point: SweepPoint
     state: str
     trained: int
-    accuracy: float | None
+    score: float | None
+    metric: Metric | None
     error: str | None
     path: Path
 
-    def row(self) -> dict[str, Any]:
-        """The row of points.csv."""
+    @property
+    def told(self) -> str:
+        """The score as people read it, with its unit; empty before the first round."""
+        return "" if self.score is None or self.metric is None else self.metric.told(self.score)
+
+    def row(self, metrics: Iterable[Metric]) -> dict[str, Any]:
+        """The row of points.csv, with a column for each headline metric of the sweep; None is an empty field."""
+        scores = {f"test_{one.name}": self.score if one == self.metric else None for one in metrics}
         return {
             "index": self.point.index,
             "overrides": " ".join(self.point.overrides),
@@ -55,11 +64,16 @@ class PointStatus:
             "state": self.state,
             "trained": self.trained,
             "trainings": self.point.trainings,
-            "test_accuracy": "" if self.accuracy is None else self.accuracy,
+            **scores,
             "error": self.error or "",
             "job": self.point.job or "",
             "path": str(self.path),
         }
+
+
+def headlines(known: Iterable[PointStatus]) -> list[Metric]:
+    """The headline metrics of the points of a sweep that have a run, each once."""
+    return list(dict.fromkeys(one.metric for one in known if one.metric is not None)) or [ACCURACY]
 
 
 def status(sweep: Sweep, cluster: Mapping[str, str] | None = None) -> list[PointStatus]:
@@ -81,7 +95,7 @@ def status(sweep: Sweep, cluster: Mapping[str, str] | None = None) -> list[Point
             found.append(_status(sweep, point, bool(info["cancelled"]), launching, cluster))
         except LthError as error:
             path = sweep.runs_dir / point.run
-            found.append(PointStatus(point, "failed", 0, None, str(error), path))
+            found.append(PointStatus(point, "failed", 0, None, None, str(error), path))
     return found
 
 
@@ -96,8 +110,8 @@ def _status(
         state, error = _of_job(cluster.get(point.job), state, error)
     if cancelled and state in ("interrupted", "not started"):
         state = "cancelled"
-    trained, accuracy = (0, None) if run is None else _progress(run)
-    return PointStatus(point, state, trained, accuracy, error if state == "failed" else None, path)
+    trained, score, metric = (0, None, None) if run is None else _progress(run)
+    return PointStatus(point, state, trained, score, metric, error if state == "failed" else None, path)
 
 
 def _of_run(run: Run | None, noted: dict[str, Any], launching: bool) -> tuple[str, str | None]:
@@ -131,16 +145,18 @@ def _of_job(job: str | None, state: str, error: str | None) -> tuple[str, str | 
     return "failed", error if state == "failed" else f"the job ended as {job}"
 
 
-def _progress(run: Run) -> tuple[int, float | None]:
-    rows = run.results()
+def _progress(run: Run) -> tuple[int, float | None, Metric]:
+    rows, metric = run.results(), run.headline
     trained = len(rows) + sum(len(run.results(branch)) for branch in run.branches())
-    return trained, rows[-1].get("test_accuracy") if rows else None
+    return trained, rows[-1].get(f"test_{metric.name}") if rows else None, metric
 
 
 def update_table(sweep: Sweep, cluster: Mapping[str, str] | None = None) -> None:
     """Bring points.csv up to date. Raises WriteFailed, Damaged, ReadFailed."""
     with sweep.table_lock().acquire(wait=True):
-        sweep.write_table([known.row() for known in status(sweep, cluster)])
+        known = status(sweep, cluster)
+        metrics = headlines(known)
+        sweep.write_table([one.row(metrics) for one in known])
 
 
 def print_sweep(sweep: Sweep, known: Sequence[PointStatus], summary_alone: bool = False) -> None:
@@ -179,12 +195,15 @@ _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True
 def _table(known: Sequence[PointStatus], runs: bool = True) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold")
     swept = _swept(known)
+    metrics = headlines(known)
+    shared = metrics[0] if len(metrics) == 1 else None
+    column = "test" if shared is None else f"test {shared.unit if shared.unit == '%' else shared.axis}"
     for heading, right in (
         ("point", True),
         *((key, False) for key in swept),
         ("state", False),
         ("rounds", True),
-        ("test %", True),
+        (column, True),
         *([("run", False)] if runs else []),
     ):
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
@@ -195,7 +214,7 @@ def _table(known: Sequence[PointStatus], runs: bool = True) -> Table:
             *(values.get(key, "") for key in swept),
             one.state,
             f"{one.trained}/{one.point.trainings}",
-            "" if one.accuracy is None else f"{100 * one.accuracy:.2f}",
+            one.told if shared is None or one.score is None else shared.number(one.score),
             *([one.point.run] if runs else []),
         )
     return table
@@ -211,5 +230,6 @@ def _swept(known: Sequence[PointStatus]) -> list[str]:
 def as_json(sweep: Sweep, known: Sequence[PointStatus]) -> dict[str, Any]:
     """Everything `lth ls --sweep` tells, as plain values."""
     info = {key: value for key, value in sweep.info.items() if key != "points"}
-    points = [{**one.row(), "test_accuracy": one.accuracy, "error": one.error} for one in known]
+    metrics = headlines(known)
+    points = [{**one.row(metrics), "error": one.error} for one in known]
     return {**info, "path": str(sweep.path), "points": points}

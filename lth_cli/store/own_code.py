@@ -34,6 +34,9 @@ def own_code(config: schema.Config) -> dict[str, Any]:
 
 def _named(values: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
     """Config path, import path and stated version of everything that a plain config names."""
+    if isinstance(values, list):
+        for number, value in enumerate(values):
+            yield from _named(value, f"{path}.{number}")
     if not isinstance(values, Mapping):
         return
     if isinstance(values.get("_target_"), str):
@@ -44,14 +47,15 @@ def _named(values: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
         yield from _named(value, f"{path}.{key}".strip("."))
 
 
-def changes(run: Run) -> list[str]:
+def changes(run: Run, *, measuring: bool = True) -> list[str]:
     """What has changed of the own code that a run was made with, a line each module: where, and the first difference.
 
     Code whose version is stated is the person's word. A run of a release that kept no source tells nothing.
+    Without `measuring`, metrics do not count, which decide no weight.
     """
     found: dict[str, str] = {}
     for path, noted in run.info.get("own_code", {}).items():
-        if noted["version"] is not None:
+        if noted["version"] is not None or (path.startswith("evaluation.") and not measuring):
             continue
         modules, now = noted["modules"], own_sources(noted["target"])
         for name in sorted(modules.keys() | now.keys()):
@@ -73,17 +77,18 @@ def _difference(before: str, after: str) -> str:
     return " | ".join(changed[:_LINES_SHOWN]) + (" | ..." if len(changed) > _LINES_SHOWN else "")
 
 
-def check_own_code(run: Run, use: str) -> None:
+def check_own_code(run: Run, use: str, *, measuring: bool = True) -> None:
     """Refuse a run whose code is another now.
 
     Args:
         run: to be used.
         use: what cannot be done with it, and what would work, for the message.
+        measuring: whether code of metrics counts.
 
     Raises:
         RequestError: saying what has changed.
     """
-    if changed := changes(run):
+    if changed := changes(run, measuring=measuring):
         raise RequestError(
             f"the code of your own that {run.name} was trained with has changed: {'; '.join(changed)}. {use}"
         )

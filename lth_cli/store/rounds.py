@@ -22,10 +22,12 @@ from lth_cli.store.files import (
 from lth_cli.store.lines import read_lines, rewrite_lines
 from lth_cli.store.masks import load_mask, save_mask
 from lth_cli.store.states import State, load_state, save_state, state_name, stored_steps
-from lth_cli.store.tensors import refuse_newer
+from lth_cli.store.tensors import read_tensors, refuse_newer, write_tensors
 
 FORMAT = 1
 """Of the summary."""
+PREDICTIONS = "predictions"
+"""Kind of the file of answers."""
 _PREFIX = "round_"
 
 
@@ -53,6 +55,31 @@ class Round:
     def mask_path(self) -> Path:
         """Where the mask lies."""
         return self.folder / "mask.safetensors"
+
+    @property
+    def predictions_path(self) -> Path:
+        """Where the answers of its end lie, where they are kept."""
+        return self.folder / "predictions.safetensors"
+
+    def save_predictions(self, tensors: dict[str, Tensor], trajectory: str, step: int) -> None:
+        """Write what the end of the round answers.
+
+        Args:
+            tensors: by split, `SPLIT_outputs` float32 [N, ...] and `SPLIT_positions` int64 [N], where these examples
+                lie in the training (`val`) or test set as loaded.
+            trajectory: identity of the training.
+            step: of the state.
+
+        Raises:
+            WriteFailed.
+        """
+        make_folder(self.folder)
+        about = {"trajectory": trajectory, "step": step}
+        write_tensors(self.predictions_path, PREDICTIONS, tensors, about)
+
+    def predictions(self) -> dict[str, Tensor]:
+        """What `save_predictions` was given. Raises Damaged, ReadFailed, NewerFormat."""
+        return read_tensors(self.predictions_path, PREDICTIONS)[0]
 
     @property
     def summary_path(self) -> Path:
@@ -130,7 +157,7 @@ class Round:
                 self.summary  # noqa: B018 - read for its format
         with contextlib.suppress(Damaged, ReadFailed):
             self.metrics()
-        for path in (self.mask_path, *self.checkpoints().values()):
+        for path in (self.mask_path, self.predictions_path, *self.checkpoints().values()):
             refuse_newer(path)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
@@ -147,5 +174,6 @@ class Round:
 
     def _files(self) -> list[Path]:
         """The round's own files: what programs and file systems leave beside them is none of its content."""
-        own = [self.mask_path, self.folder / "metrics.jsonl", *self.checkpoints().values()]
+        further = [self.folder / "metrics.jsonl", self.predictions_path]
+        own = [self.mask_path, *further, *self.checkpoints().values()]
         return sorted(path for path in own if path.is_file())

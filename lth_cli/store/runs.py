@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_cli.config.errors import LthError, RequestError
+from lth_cli.config.metrics import Metric, noted
 from lth_cli.store.files import (
     TEMPORARY,
     Damaged,
@@ -131,6 +132,16 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The stored config, plain values and unchecked. Raises Damaged, ReadFailed."""
         return read_yaml(self.path / "config.yaml")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is measured of its rounds; the first is the headline. Raises Damaged, ReadFailed."""
+        return noted(self.info)
+
+    @property
+    def headline(self) -> Metric:
+        """The metric by which its rounds are compared and the best is chosen. Raises Damaged, ReadFailed."""
+        return self.metrics[0]
 
     def update(self, **fields: Any) -> None:
         """Change fields of run.json, atomically; hold the lock. Raises WriteFailed, Damaged, ReadFailed."""

@@ -2,7 +2,7 @@
 
 ```
 sweep.json       kind, command, launcher, points: overrides, run, resolved config, job on the cluster
-points.csv       a row a point: overrides, state, progress, accuracy, path; for spreadsheets
+points.csv       a row a point: overrides, state, progress, headline metric, path; for spreadsheets
 points/0003.json what the last worker on point 3 noted: state, error, when, where
 logs/0003.log    what it printed; logs/slurm/ is submitit's and Slurm's own
 ```

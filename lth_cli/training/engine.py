@@ -16,6 +16,7 @@ from lth_cli.config.errors import LthError
 from lth_cli.config.steps import Duration
 from lth_cli.config.values import interval_seconds
 from lth_cli.models.initialize import keep_signs
+from lth_cli.objectives.own_metrics import OwnMetric
 from lth_cli.pruning import mask as mask_room
 from lth_cli.store.locks import Locked
 from lth_cli.store.states import State, read_header
@@ -81,6 +82,7 @@ class Engine:
         checkpoint_every: steps or time between resume points, as in the config.
         observer: told of progress.
         uses: told the identity of a trajectory before any of its states is looked for.
+        own: metrics of a person's own, of the validation and test examples.
         make_trainer: makes the trainer of this process, or one that leads several.
         stop: when set, training stores its state and raises Interrupted.
         storing: whether a state is being written now.
@@ -94,6 +96,7 @@ class Engine:
     uses: Callable[[str], None] = lambda identity: None
     stop: threading.Event = field(default_factory=threading.Event)
     make_trainer: MakeTrainer = _trainer
+    own: tuple[OwnMetric, ...] = ()
     storing: bool = field(default=False, init=False)
     _kept: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict, init=False)
 
@@ -121,7 +124,7 @@ class Engine:
                 teaching = self._teaching(trajectory)
                 with self._locked(identity):
                     self._advance(trajectory, wanted, plan, teaching)
-            known = self._known(identity)
+            known = self._known(identity, wanted)
             if plan <= known.keys() and all(self.store.state_path(identity, at).exists() for at in wanted):
                 break
             self.observer.message(
@@ -131,7 +134,7 @@ class Engine:
         else:
             raise LthError(f"{self.store.root} is deleted again and again while this trains into it")
         trained = self.store.steps_by(identity, self.run_id, first, to)
-        metrics = sorted((known[key] for key in plan & known.keys()), key=_metric_order)
+        metrics = sorted((self._told(known[key]) for key in plan & known.keys()), key=_metric_order)
         return Advanced(trained, to - first - trained, time.monotonic() - begun, metrics)
 
     @contextmanager
@@ -180,10 +183,40 @@ class Engine:
 
     def _complete(self, identity: str, wanted: list[int], plan: set[tuple[int, str]]) -> bool:
         stored = all(self.store.load(identity, step) is not None for step in wanted)
-        return stored and plan <= self._known(identity).keys() and not self.store.damaged_records(identity)
+        return (
+            stored
+            and plan <= self._known(identity, wanted).keys()
+            and not self.store.damaged_records(identity)
+        )
 
-    def _known(self, identity: str) -> dict[tuple[int, str], dict[str, Any]]:
-        return {(line["step"], line["split"]): line for line in self.store.metrics(identity)}
+    def _known(self, identity: str, wanted: Iterable[int]) -> dict[tuple[int, str], dict[str, Any]]:
+        """Evaluations by step and split. One without a metric of a person's own counts as none at a step of `wanted`.
+
+        There the state is stored; at other steps nothing is trained again for a metric that somebody thought of later.
+        """
+        found: dict[tuple[int, str], dict[str, Any]] = {}
+        for line in self.store.metrics(identity):
+            before = found.get((line["step"], line["split"]), {})
+            own = {**before.get("own", {}), **line.get("own", {})}
+            found[line["step"], line["split"]] = {**before, **line, **({"own": own} if own else {})}
+        if self.own:
+            asked, at = self._own_digests, set(wanted)
+            found = {
+                (step, split): line
+                for (step, split), line in found.items()
+                if split == "train" or step not in at or asked.items() <= line.get("own", {}).items()
+            }
+        return found
+
+    @property
+    def _own_digests(self) -> dict[str, str]:
+        return {own.metric.name: own.digest for own in self.own}
+
+    def _told(self, line: dict[str, Any]) -> dict[str, Any]:
+        """A line without metrics that others thought of, or that were other functions then."""
+        asked = self._own_digests
+        foreign = {name for name, value in line.get("own", {}).items() if asked.get(name) != value}
+        return {name: value for name, value in line.items() if name != "own" and name not in foreign}
 
     def _teaching(self, trajectory: Trajectory) -> Teaching | None:
         """The teachers of a training, trained where they are not stored. Raises Interrupted, LthError."""
@@ -209,7 +242,7 @@ class Engine:
         identity = trajectory.identity
         self.store.clear_leftovers(identity)
         self.store.repair_records(identity)
-        unknown = sorted({step for step, _ in plan - self._known(identity).keys()})
+        unknown = sorted({step for step, _ in plan - self._known(identity, wanted).keys()})
         trainer: Trainer | None = None
         for before, step in zip([-1, *wanted], wanted, strict=False):
             stored = self.store.load(identity, step) is not None
@@ -225,7 +258,7 @@ class Engine:
                 self.observer.message(
                     f"evaluations at step {missing} are not stored; training again from step {trainer.step} for them"
                 )
-            self._train(trainer, goal, plan, keep=not stored)
+            self._train(trainer, goal, plan, wanted, keep=not stored)
 
     def _start(self, trajectory: Trajectory) -> State:
         """The state before the first step, made and stored."""
@@ -256,7 +289,9 @@ class Engine:
         self.store.save(trajectory.identity, state, trajectory.description)
         return state
 
-    def _train(self, trainer: Trainer, to: int, plan: set[tuple[int, str]], keep: bool) -> None:
+    def _train(
+        self, trainer: Trainer, to: int, plan: set[tuple[int, str]], wanted: list[int], keep: bool
+    ) -> None:
         """Train to a step, evaluating where planned, leaving a resume point at each checkpoint interval.
 
         The state there is stored if it is to be kept; where only an evaluation was missing, nobody asked for it.
@@ -264,7 +299,7 @@ class Engine:
         identity, saved_at = trainer.trajectory.identity, trainer.step
         if saved_at >= self.store.frontier(identity):
             self.store.cut_metrics(identity, saved_at)  # what a killed process wrote after its last state
-        pending = plan - self._known(identity).keys()
+        pending = plan - self._known(identity, wanted).keys()
         lines: list[dict[str, Any]] = []
         checkpoints = _Checkpoints(self.checkpoint_every, trainer.trajectory.steps_per_epoch)
         begun = time.monotonic()
@@ -302,7 +337,7 @@ class Engine:
         lines: list[dict[str, Any]] = []
         for split in _splits(pending, trainer.step):
             try:
-                lines.append(_evaluate(trainer, split, begun, self.stop.is_set))
+                lines.append(_evaluate(trainer, split, begun, self.own, self.stop.is_set))
             except Stopped:
                 break
             pending.discard((trainer.step, split))
@@ -388,15 +423,28 @@ def _splits(plan: set[tuple[int, str]], step: int) -> list[str]:
     return sorted(split for planned, split in plan if planned == step)
 
 
-def _evaluate(trainer: Trainer, split: str, begun: float, should_stop: Callable[[], bool]) -> dict[str, Any]:
+def _evaluate(
+    trainer: Trainer,
+    split: str,
+    begun: float,
+    own: tuple[OwnMetric, ...],
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
     """A line of metrics.jsonl."""
     metrics = trainer.evaluate(split, should_stop)
     trajectory = trainer.trajectory
+    further: dict[str, Any] = {}
+    if own and split != "train":
+        outputs, batch = trainer.answers(split, should_stop)
+        further = {one.metric.name: one.value(outputs, batch) for one in own}
+        further["own"] = {one.metric.name: one.digest for one in own}
     return {
         "step": trainer.step,
         "epoch": trainer.step / trajectory.steps_per_epoch,
         "split": split,
-        **metrics,
+        # Infinite, such as the PSNR of a perfect answer, is written as nothing: lines hold finite numbers.
+        **{name: value if math.isfinite(value) else None for name, value in metrics.items()},
+        **further,
         "lr": trajectory.learning_rate(trainer.step),
         "seconds": round(time.monotonic() - begun, 3),
     }

@@ -82,6 +82,40 @@ def answer(model: nn.Module, objective: Objective, batch: Batch, execution: Exec
     return answered.float()
 
 
+@torch.no_grad()
+def answers(
+    model: nn.Module,
+    objective: Objective,
+    data: Data,
+    split: str,
+    execution: Execution,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What a model answers to every example of a split, in inference mode.
+
+    Returns:
+        The outputs, float32 [N, ...], and the examples as they were shown, tensors [N, ...] by name; on the CPU.
+
+    Raises:
+        Stopped: `should_stop`, asked before every batch, was true.
+    """
+    training = model.training
+    model.eval()
+    outputs: list[Tensor] = []
+    shown: dict[str, list[Tensor]] = defaultdict(list)
+    try:
+        for batch in data.evaluation(split):
+            if should_stop():
+                raise Stopped
+            seen = objective.view(batch, None, 0)
+            outputs.append(answer(model, objective, seen, execution).cpu())
+            for name, tensor in seen.items():
+                shown[name].append(tensor.cpu())
+    finally:
+        model.train(training)
+    return torch.cat(outputs), {name: torch.cat(tensors) for name, tensors in shown.items()}
+
+
 def arranged(batch: Batch, execution: Execution) -> Mapping[str, Tensor]:
     """A batch whose images have the configured layout in memory."""
     return {name: execution.arrange(tensor) for name, tensor in batch.items()}

@@ -20,7 +20,7 @@ from lth_cli.pruning.mask import Masks, Tensors
 from lth_cli.pruning.policies import Policy
 from lth_cli.store.states import State
 from lth_cli.training import optimizers
-from lth_cli.training.evaluate import Metrics, answer, evaluate
+from lth_cli.training.evaluate import Metrics, answer, answers, evaluate
 from lth_cli.training.freezing import freeze, frozen
 from lth_cli.training.restore import restore
 from lth_cli.training.teaching import Teaching
@@ -151,7 +151,7 @@ class Trainer:
                 return
 
     def evaluate(self, split: str, should_stop: Callable[[], bool] = lambda: False) -> Metrics:
-        """Loss and accuracy of the present weights.
+        """Loss and metrics of the present weights.
 
         Raises:
             Diverged: when they are not finite.
@@ -163,6 +163,13 @@ class Trainer:
         if not math.isfinite(metrics["loss"]):
             raise Diverged(self.step, f"the {split} loss")
         return metrics
+
+    def answers(
+        self, split: str, should_stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the present weights answer to a split, by this process alone; see `evaluate.answers`."""
+        objective, data = self.trajectory.recipe.objective, self.trajectory.data
+        return answers(self.model, objective, data, split, self.execution, should_stop)
 
     @property
     def last_loss(self) -> float:

@@ -18,6 +18,8 @@ def test_hand_computed() -> None:
     assert found.modal.tolist() == [1.0, 0.75, 0.5]
     # 1 - (3 * 2) / (4 * 3), and 1 - (2 + 2) / 12
     assert found.disagreement.tolist() == pytest.approx([0.0, 0.5, 2 / 3])
+    # - 3/4 ln 3/4 - 1/4 ln 1/4, and ln 2
+    assert found.entropy.tolist() == pytest.approx([0.0, 0.562335, math.log(2)], abs=1e-6)
     assert found.ambiguous == pytest.approx(2 / 3)
     assert found.accuracies.tolist() == pytest.approx([2 / 3, 2 / 3, 1.0, 2 / 3])
     assert found.class_accuracies[:, 1].tolist() == [0.5, 0.5, 1.0, 0.5]

@@ -6,8 +6,10 @@ import io
 import logging
 import multiprocessing
 import os
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -268,3 +270,29 @@ def test_paths_that_are_no_images_are_refused(place: Place, tmp_path: Path) -> N
         image_folder(place, path=str(tmp_path / "a.rar"))
     with pytest.raises(ConfigError, match=r"does not exist"):
         image_folder(place, path=str(tmp_path / "nowhere"))
+
+
+def promising(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header promises an image of any size."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 2**20) + b"IDAT" + bytes(64)
+
+
+def test_more_pixels_than_any_photograph_are_not_decoded(place: Place, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="promises 13,000 x 13,000 pixels"):
+        decode(io.BytesIO(promising(13_000, 13_000)), 3)
+    files = {"train/a/1.png": promising(13_000, 13_000), "test/a/1.png": promising(13_000, 13_000)}
+    source = write_tar(tmp_path / "images.tar", files)
+    with pytest.raises(RequestError, match=r"train/a/1\.png \(promises 13,000 x 13,000 pixels"):
+        image_folder(place, path=str(source))
+
+
+def test_images_that_together_fit_no_memory_are_refused(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the arrays are made: the kernel would give the memory and kill whoever uses it."""
+    source = write_tar(tmp_path / "images.tar", {"train/a/1.png": png(1), "test/a/1.png": png(2)})
+    monkeypatch.setattr(os, "sysconf", lambda _: 8)  # 8 pages of 8 bytes
+    with pytest.raises(ConfigError, match=r"dataset\.size: is needed: 2 images of .* as train/a/1\.png is"):
+        image_folder(place, path=str(source))

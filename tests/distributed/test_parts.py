@@ -93,20 +93,20 @@ def test_a_part_resumes_in_the_middle_of_an_epoch(data):
         next(through)
     for _ in range(4):
         left, right = next(through), next(resumed)
-        assert torch.equal(left[0], right[0])
-        assert torch.equal(left[1], right[1])
+        assert torch.equal(left["inputs"], right["inputs"])
+        assert torch.equal(left["labels"], right["labels"])
 
 
 def test_a_process_without_an_example_computes_the_last_one(data):
     batches = batches_of(data, batch_size=11)  # 11, 11, 1
     assert batches.examples(2) == 1
     whole, idle = next(batches.starting_at(2)), next(batches.starting_at(2, Part(1, 2)))
-    assert torch.equal(whole[0], idle[0])
+    assert torch.equal(whole["inputs"], idle["inputs"])
 
 
 def test_evaluation_batches_are_dealt_out(data):
-    whole = list(data.evaluation("test"))
-    dealt = [list(data.evaluation("test", Part(rank, 3))) for rank in range(3)]
+    whole = list(labelled(data.evaluation("test")))
+    dealt = [list(labelled(data.evaluation("test", Part(rank, 3)))) for rank in range(3)]
     assert [len(batches) for batches in dealt] == [2, 2, 1]
     for number, (inputs, labels) in enumerate(whole):
         ours = dealt[number % 3][number // 3]

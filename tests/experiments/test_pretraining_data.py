@@ -24,7 +24,7 @@ def data_of_pretraining(plan: Plan) -> Data:
 
 
 def labels_of(data: Data) -> torch.Tensor:
-    return torch.cat([labels for _, labels in data.evaluation("train")])
+    return torch.cat([batch["labels"] for batch in data.evaluation("train")])
 
 
 def test_random_labels_in_pretraining_alone() -> None:
@@ -47,4 +47,4 @@ def test_other_images_in_pretraining_alone(override: str, classes: int) -> None:
     plan = plan_of(DIGITS, f"pretrain.dataset.{override}")
     assert plan.dense.data.identity == plan_of().dense.data.identity
     assert data_of_pretraining(plan).identity != plan.dense.data.identity
-    assert (data_of_pretraining(plan).classes, plan.dense.data.classes) == (classes, 10)
+    assert (data_of_pretraining(plan).spec.classes, plan.dense.data.spec.classes) == (classes, 10)

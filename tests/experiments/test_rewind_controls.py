@@ -316,6 +316,25 @@ def test_pretrained_rewind_point(tmp_path: Path, lth_in: Lth, small: tuple[str, 
     assert json.loads(moved.out)["steps_trained"] == STEPS - length
 
 
+def test_pretraining_is_the_rewinding_of_open_lth(
+    tmp_path: Path, lth_in: Lth, small: tuple[str, ...]
+) -> None:
+    """There the dense network, too, starts anew from the rewind point, with a fresh optimizer."""
+    plain = lth_in(tmp_path, "train", *small, "optimizer=sgd", "checkpoint.keep=[6it]", "name=plain", "-q")
+    done = lth_in(
+        tmp_path, "prune", *small, "optimizer=sgd", "pretrain.length=6it", "pruning.rounds=1", "name=a", "-q"
+    )
+    assert plain.code == done.code == 0, done.err
+    dense, run = Run.open(tmp_path / "runs" / "plain").round(0), Run.open(tmp_path / "runs" / "a")
+    assert run.origin(0).summary["trajectory"] == dense.summary["trajectory"]
+    assert run.origin(0).summary["steps_trained"] == 0
+    for round_ in run.rounds():
+        assert round_.summary["start_step"] == 6
+        assert alike(start(round_).weights, masked(dense.checkpoint(6).weights, round_))
+        assert start(round_).optimizer == {}
+    assert not alike(end(run.round(0)).weights, end(dense).weights)
+
+
 def test_pretrained_on_other_classes(tmp_path: Path, lth_in: Lth, small: tuple[str, ...]) -> None:
     """Everything but the output layer goes on from three classes; the head is that of a training from scratch."""
     classes = ("pretrain.length=4it", "pretrain.subset={classes: [7,1,4], fraction: 0.5}")
@@ -337,25 +356,6 @@ def test_pretrained_on_other_classes(tmp_path: Path, lth_in: Lth, small: tuple[s
     assert (again.code, json.loads(again.out)["steps_trained"]) == (0, 0), again.err
     copy = lth_in(tmp_path, "prune", *small, *classes, "pruning.rounds=1", "name=b", "--json", "-q")
     assert (copy.code, json.loads(copy.out)["steps_trained"]) == (0, 0), copy.err
-
-
-def test_pretraining_is_the_rewinding_of_open_lth(
-    tmp_path: Path, lth_in: Lth, small: tuple[str, ...]
-) -> None:
-    """There the dense network, too, starts anew from the rewind point, with a fresh optimizer."""
-    plain = lth_in(tmp_path, "train", *small, "optimizer=sgd", "checkpoint.keep=[6it]", "name=plain", "-q")
-    done = lth_in(
-        tmp_path, "prune", *small, "optimizer=sgd", "pretrain.length=6it", "pruning.rounds=1", "name=a", "-q"
-    )
-    assert plain.code == done.code == 0, done.err
-    dense, run = Run.open(tmp_path / "runs" / "plain").round(0), Run.open(tmp_path / "runs" / "a")
-    assert run.origin(0).summary["trajectory"] == dense.summary["trajectory"]
-    assert run.origin(0).summary["steps_trained"] == 0
-    for round_ in run.rounds():
-        assert round_.summary["start_step"] == 6
-        assert alike(start(round_).weights, masked(dense.checkpoint(6).weights, round_))
-        assert start(round_).optimizer == {}
-    assert not alike(end(run.round(0)).weights, end(dense).weights)
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,8 @@ def test_while_evaluating(zygote, trained, tmp_path):
     slow = """
 import time
 import lth_cli.training.evaluate as evaluate
-predict = evaluate.predict
-evaluate.predict = lambda *a: (time.sleep(0.1), predict(*a))[1]
+answer = evaluate.answer
+evaluate.answer = lambda *a: (time.sleep(0.1), answer(*a))[1]
 """
     command = TRAIN.with_("evaluation.batch_size=4")
     outcome = zygote.run(tmp_path, command, signals=[[5, "SIGTERM"]], code=slow)

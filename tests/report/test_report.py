@@ -6,11 +6,12 @@ import pytest
 from rich.console import Console
 
 from lth_cli.config.compose import load
-from lth_cli.config.errors import LthError
-from lth_cli.report.figures import accuracy_figure
+from lth_cli.config.errors import LthError, RequestError
+from lth_cli.config.metrics import ACCURACY, Metric, plain
+from lth_cli.report.figures import rounds_figure
 from lth_cli.report.series import group_runs, labels, series
 from lth_cli.report.show import as_json, compare, draw_figures, print_result, print_run
-from lth_cli.report.tables import accuracy, rounds_table, runs_table
+from lth_cli.report.tables import measured, rounds_table, runs_table
 from lth_cli.store.runs import Run
 
 
@@ -29,7 +30,7 @@ def row(number, density, score, steps=10, seconds=1.0):
 
 @pytest.fixture
 def make_run(tmp_path):
-    def make(name, scores=(0.9, 0.8), kind="prune", controls=None, overrides=()):
+    def make(name, scores=(0.9, 0.8), kind="prune", controls=None, overrides=(), metric=None):
         config = load("prune", ["device=cpu", "threads=1", *overrides]).config
         about = {
             "kind": kind,
@@ -41,9 +42,14 @@ def make_run(tmp_path):
             "error": None,
             "hardware": {"processor": "a CPU", "device": "cpu", "threads": 1},
             "versions": {"torch": "2"},
+            **({"metrics": plain([metric])} if metric else {}),
         }
         run = Run.create(tmp_path / "runs", name, config.model_dump(mode="json"), about)
-        run.write_results([row(n, 0.8**n, score) for n, score in enumerate(scores)])
+        rows = [row(n, 0.8**n, score) for n, score in enumerate(scores)]
+        if metric:
+            for one in rows:
+                one[f"test_{metric.name}"] = one.pop("test_accuracy")
+        run.write_results(rows)
         for branch, values in (controls or {}).items():
             run.write_results([row(n, 0.8**n, score) for n, score in values.items()], branch)
         return run
@@ -72,7 +78,7 @@ def test_a_dense_run_is_headed_dense(make_run):
     text = text_of(rounds_table([run]))
     assert "dense" in text
     assert "ticket" not in text
-    (svg,) = [path for path in accuracy_figure([[run]], run.path / "figures" / "x") if path.suffix == ".svg"]
+    (svg,) = [path for path in rounds_figure([[run]], run.path / "figures" / "x") if path.suffix == ".svg"]
     assert "<!-- dense -->" in svg.read_text()
 
 
@@ -85,8 +91,8 @@ def test_seeds_become_mean_and_sample_deviation(make_run):
     first, second = series(runs, None)
     assert (first.mean, first.spread) == (pytest.approx(0.8), pytest.approx(0.1))
     assert (second.mean, second.spread) == (0.5, 0.0)
-    assert accuracy(first) == "80.00 ± 10.00"
-    assert accuracy(None) == ""
+    assert measured(first, ACCURACY) == "80.00 ± 10.00"
+    assert measured(None, ACCURACY) == ""
     assert "80.00 ± 10.00" in text_of(rounds_table(runs))
 
 
@@ -116,8 +122,8 @@ def test_an_accuracy_that_is_missing_leaves_the_round_out(make_run):
 
 def test_figures_are_the_same_bytes_for_the_same_results(make_run, tmp_path):
     groups = [[make_run("a", controls={"random": {1: 0.7}})], [make_run("b", overrides=["optimizer.lr=0.5"])]]
-    first = accuracy_figure(groups, tmp_path / "one" / "accuracy")
-    second = accuracy_figure(groups, tmp_path / "two" / "accuracy")
+    first = rounds_figure(groups, tmp_path / "one" / "accuracy")
+    second = rounds_figure(groups, tmp_path / "two" / "accuracy")
     assert [path.name for path in first] == ["accuracy.png", "accuracy.svg"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert first[0].read_bytes().startswith(b"\x89PNG")
@@ -130,12 +136,12 @@ def test_a_ticket_without_any_weight_can_be_drawn(make_run, tmp_path):
     """The last round of MNIST-1D's study: density 0 has no place on a log axis."""
     run = make_run("a")
     run.write_results([row(0, 1.0, 0.9), row(1, 0.5, 0.8), row(2, 0.0, 0.1)])
-    assert len(accuracy_figure([[run]], tmp_path / "accuracy")) == 2
+    assert len(rounds_figure([[run]], tmp_path / "accuracy")) == 2
 
 
 def test_nothing_finished_is_nothing_to_draw(make_run, tmp_path):
     run = make_run("a", scores=())
-    assert accuracy_figure([[run]], tmp_path / "x") == []
+    assert rounds_figure([[run]], tmp_path / "x") == []
     draw_figures(run)
     with pytest.raises(LthError, match="no finished round"):
         compare([run], tmp_path / "x.png")
@@ -175,3 +181,16 @@ def test_the_list_survives_a_damaged_run(make_run):
     text = text_of(runs_table([good, bad]))
     assert "80.00" in text
     assert "damaged" in text
+
+
+def test_a_run_of_another_metric_is_told_by_it(make_run, tmp_path):
+    psnr = make_run("siren", scores=(31.456, 28.1), metric=Metric("psnr", "higher", "dB"))
+    text = text_of(rounds_table([psnr], "title"))
+    assert ["0", "100", "%", "31.46", "15", "1.0"] in [line.split() for line in text.splitlines()]
+    assert "test psnr (dB)" in text_of(runs_table([psnr]))
+    told = text_of(runs_table([psnr, make_run("net")]))
+    assert "psnr 28.1" in told and "accuracy 80.00" in told
+    (svg,) = [path for path in rounds_figure([[psnr]], tmp_path / "x") if path.suffix == ".svg"]
+    assert "test psnr (dB)" in svg.read_text()
+    with pytest.raises(RequestError, match="siren by psnr, net2 by accuracy"):
+        rounds_figure([[psnr], [make_run("net2")]], tmp_path / "y")

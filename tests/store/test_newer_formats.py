@@ -4,7 +4,10 @@ import json
 import shutil
 
 import pytest
+import torch
 
+from lth_cli.data import image_cache
+from lth_cli.data.source import Arrays
 from lth_cli.store import analyses, files, lines, rounds, sweeps, tensors
 from lth_cli.store import runs as runs_module
 from lth_cli.store.files import read_json, write_json, write_sealed
@@ -145,3 +148,15 @@ def test_a_newer_release_reads_older_files(runs, lth, typed, steps, monkeypatch)
     assert json.loads((runs / "again/run.json").read_text())["format"] == 2
     assert lth("verify").out.count("no faults") == 7
     assert files.read_json(runs / "ticket/run.json")["format"] == 1
+
+
+def test_images_that_a_newer_release_decoded_are_left_alone(tmp_path):
+    labels = torch.zeros(1, dtype=torch.int64)
+    images = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
+    path = tmp_path / "images.safetensors"
+    image_cache.cached(path, lambda: Arrays(images, labels, images, labels, classes=1))
+    make_newer(path)
+    before = path.read_bytes()
+    again = image_cache.cached(path, lambda: Arrays(images + 1, labels, images, labels, classes=1))
+    assert torch.equal(again.train_inputs, images + 1)
+    assert path.read_bytes() == before

@@ -32,5 +32,5 @@ def test_against_one_plain_pass(make_dense, net, split):
     trainer.model.eval()
     with torch.no_grad():
         logits = trainer.model(inputs).double()
-    assert metrics.loss == pytest.approx(functional.cross_entropy(logits, labels).item(), rel=1e-5)
-    assert metrics.accuracy == (logits.argmax(1) == labels).sum().item() / len(labels)
+    assert metrics["loss"] == pytest.approx(functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert metrics["accuracy"] == (logits.argmax(1) == labels).sum().item() / len(labels)

@@ -29,6 +29,7 @@ from lth_cli.experiments.analyses.request import (
     settings,
 )
 from lth_cli.experiments.analyses.work import Work
+from lth_cli.experiments.analyses.yardstick import check_classes
 from lth_cli.pruning.mask import density
 from lth_cli.store.analyses import Row
 from lth_cli.store.tensors import content_digest
@@ -49,6 +50,7 @@ def prepare(request: Request, asked: analyzing.Agreement) -> Study:
     groups = _groups(request, asked.rounds)
     states = [state.recorded for group in groups for state in group.states]
     check_alike(states)
+    check_classes("agreement", states)
     check_splits([asked.split], states[0], key="analysis.split")
     return Study(
         "agreement",
@@ -61,6 +63,7 @@ def prepare(request: Request, asked: analyzing.Agreement) -> Study:
         {"runs": [run.name for run in request.runs], "rounds": [group.name for group in groups]},
         functools.partial(_answer, asked=asked, groups=groups),
         parts=len(states),
+        version=2,  # with the entropy
     )
 
 
@@ -110,10 +113,17 @@ def _answer(work: Work, *, asked: analyzing.Agreement, groups: Sequence[Group]) 
             }
             for (one, other), share in found.churn.items()
         ]
-        columns = (found.correct, found.modal, found.disagreement)
+        columns = {
+            "index": index,
+            "label": labels.tolist(),
+            "correct": found.correct.tolist(),
+            "modal_share": found.modal.tolist(),
+            "disagreement": found.disagreement.tolist(),
+            "entropy": found.entropy.tolist(),
+        }
         tables["examples"] += [
-            {"round": group.name, "index": i, "label": y, "correct": c, "modal_share": m, "disagreement": d}
-            for i, y, c, m, d in zip(index, labels.tolist(), *(c.tolist() for c in columns), strict=True)
+            {"round": group.name, **dict(zip(columns, row, strict=True))}
+            for row in zip(*columns.values(), strict=True)
         ]
     rows = list(zip(tables["accuracy"], tables["agreement"], strict=True))
     summary = {
@@ -177,6 +187,7 @@ def _agreement(group: Group, found: Agreement) -> Row:
         "round": group.name,
         "modal_share": float(found.modal.mean()),
         "disagreement": float(found.disagreement.mean()),
+        "entropy": float(found.entropy.mean()),
         "ambiguous": found.ambiguous,
         "churn_least": min(found.churn.values()),
         "churn_most": max(found.churn.values()),

@@ -21,6 +21,7 @@ from lth_cli.experiments.analyses.request import (
     settings,
 )
 from lth_cli.experiments.analyses.work import Work
+from lth_cli.experiments.analyses.yardstick import below, check_objectives, yardstick
 from lth_cli.store.analyses import Row
 
 Pair = tuple[NamedState, NamedState]
@@ -35,6 +36,7 @@ def prepare(request: Request, asked: analyzing.Connectivity) -> Study:
         )
     states = [state.recorded for pair in pairs for state in pair]
     check_alike(states)
+    check_objectives(states)
     check_splits(asked.splits, states[0])
     return Study(
         "connectivity",
@@ -64,6 +66,7 @@ def _pairs(request: Request, asked: analyzing.Connectivity) -> list[Pair]:
 
 def _answer(work: Work, *, asked: analyzing.Connectivity, pairs: Sequence[Pair]) -> Answer:
     model = work.network(pairs[0][0].recorded)
+    by = yardstick(pairs[0][0].recorded)
     rows: list[Row] = []
     curves: list[Row] = []
     for first, second in pairs:
@@ -76,19 +79,17 @@ def _answer(work: Work, *, asked: analyzing.Connectivity, pairs: Sequence[Pair])
         rows.append(
             {
                 **names,
-                "first_test_error": one,
-                "second_test_error": other,
+                f"first_test_{by.quantity}": one,
+                f"second_test_{by.quantity}": other,
                 **measured.barriers(),
-                "connected": measured.barrier("test") < asked.threshold,
+                "connected": below(measured.barrier("test"), asked.threshold),
             }
         )
         curves += measured.rows(**names)
-        work.observer.part_finished(f"barrier {100 * measured.barrier('test'):.2f} points of test error")
+        work.observer.part_finished(by.told(measured.barrier("test")))
     connected = [row for row in rows if row["connected"]]
     headline = [
-        f"{len(connected)} of {len(rows)} pair{'s' * (len(rows) > 1)} connected "
-        f"(barrier of the test error below {100 * asked.threshold:g} points)"
+        f"{len(connected)} of {len(rows)} pair{'s' * (len(rows) > 1)} connected ({by.below(asked.threshold)})"
     ]
-    return Answer(
-        {"barriers": rows, "curves": curves}, {"pairs": len(rows), "connected": len(connected)}, headline
-    )
+    summary = {"pairs": len(rows), "connected": len(connected), **by.noted}
+    return Answer({"barriers": rows, "curves": curves}, summary, headline)

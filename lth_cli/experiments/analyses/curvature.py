@@ -21,6 +21,7 @@ from lth_cli.analysis import spectrum
 from lth_cli.analysis.hessian import Hessian
 from lth_cli.config import analyzing
 from lth_cli.config.errors import LthError, RequestError
+from lth_cli.config.metrics import Metric
 from lth_cli.config.seeds import derive_seed
 from lth_cli.data.batches import Batch
 from lth_cli.experiments.analyses.request import (
@@ -32,6 +33,7 @@ from lth_cli.experiments.analyses.request import (
     settings,
 )
 from lth_cli.experiments.analyses.work import Work
+from lth_cli.experiments.analyses.yardstick import check_tolerance, score
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.pruning.mask import Masks
 from lth_cli.store.analyses import Row
@@ -45,14 +47,16 @@ class Next:
 
     Attributes:
         masks: of the next round.
-        accuracy: of the next round, on the test examples.
-        dense_accuracy: of round 0.
+        metric: by which rounds match.
+        score: of the next round, on the test examples.
+        dense_score: of round 0.
         trajectory: identity of the next round's training.
     """
 
     masks: Masks
-    accuracy: float
-    dense_accuracy: float
+    metric: Metric
+    score: float
+    dense_score: float
     trajectory: str
 
 
@@ -68,6 +72,7 @@ class Place:
 def prepare(request: Request, asked: analyzing.Curvature) -> Study:
     """Check the question. Raises RequestError."""
     states = {state.label: state for state in request.states(asked.states)}
+    check_tolerance(asked.tolerance, [state.recorded for state in states.values()])
     places = [_place(state, asked) for state in states.values()]
     return Study(
         "curvature",
@@ -79,7 +84,7 @@ def prepare(request: Request, asked: analyzing.Curvature) -> Study:
                     "state": place.state.identity,
                     **circumstances(place.state.recorded),
                     "next": place.after
-                    and [place.after.trajectory, place.after.accuracy, place.after.dense_accuracy],
+                    and [place.after.trajectory, place.after.score, place.after.dense_score],
                 }
                 for place in places
             ],
@@ -121,10 +126,10 @@ def _after(recorded: Recorded) -> Next | None:
     masks = recorded.plan.ordered(following.masks())
     if not any((mask & ~masks[name]).any() for name, mask in recorded.masks.items()):
         return None
-    accuracy, reference = (
-        float(round_.summary["metrics"]["test"]["accuracy"]) for round_ in (following, dense)
+    metric = recorded.run.headline
+    return Next(
+        masks, metric, score(following, metric), score(dense, metric), str(following.summary["trajectory"])
     )
-    return Next(masks, accuracy, reference, str(following.summary["trajectory"]))
 
 
 def _answer(work: Work, *, asked: analyzing.Curvature, places: Sequence[Place]) -> Answer:
@@ -323,7 +328,7 @@ def _bound(
         "prunable": bound.value,
         "standard_error": None if math.isnan(bound.error) else bound.error,
         "pruned": sum(int(gone.sum()) for gone in removed.values()) / size,
-        "dense_accuracy": after.dense_accuracy,
-        "next_accuracy": after.accuracy,
-        "next_matches": after.accuracy >= after.dense_accuracy - asked.tolerance,
+        f"dense_{after.metric.name}": after.dense_score,
+        f"next_{after.metric.name}": after.score,
+        "next_matches": after.metric.matches(after.score, after.dense_score, asked.tolerance),
     }

@@ -35,6 +35,7 @@ from lth_cli.experiments.analyses.request import (
     settings,
 )
 from lth_cli.experiments.analyses.work import Work
+from lth_cli.experiments.analyses.yardstick import check_classes
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.store.analyses import Row
 from lth_cli.store.runs import Run
@@ -54,6 +55,7 @@ def prepare(request: Request, asked: analyzing.Examples) -> Study:
     states = [state for group in [*trainings, *pairs] for state in group]
     first = states[0].recorded
     check_alike([state.recorded for state in states])
+    check_classes(ANALYSIS, [state.recorded for state in states])
     data, config = first.plan.dense.data, first.plan.config
     if data.spec.classes < 2:
         raise RequestError(f"{first.label} tells no classes apart: scores take two at least")

@@ -32,6 +32,15 @@ from lth_cli.experiments.analyses.request import (
     settings,
 )
 from lth_cli.experiments.analyses.work import Work
+from lth_cli.experiments.analyses.yardstick import (
+    Yardstick,
+    below,
+    check_objectives,
+    has_classes,
+    mean_of,
+    spread_of,
+    yardstick,
+)
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.store.analyses import Row
 from lth_cli.store.states import State
@@ -65,6 +74,7 @@ def prepare(request: Request, asked: analyzing.Instability) -> Study:
     ]
     rounds = [origin.recorded for origin in origins]
     check_alike(rounds)
+    check_objectives(rounds)
     check_splits(asked.splits, rounds[0])
     return Study(
         "instability",
@@ -123,6 +133,7 @@ def _copy(trajectory: Trajectory, step: int, number: int, schedule: str) -> Traj
 
 def _answer(work: Work, *, asked: analyzing.Instability, origins: Sequence[Origin]) -> Answer:
     model = work.network(origins[0].recorded)
+    by = yardstick(origins[0].recorded)
     pairs: list[Row] = []
     curves: list[Row] = []
     for origin in origins:
@@ -130,12 +141,11 @@ def _answer(work: Work, *, asked: analyzing.Instability, origins: Sequence[Origi
         start = work.state(origin.recorded, origin.step)
         for number, copy in enumerate(origin.copies, 1):
             work.train(copy, f"{origin.recorded.label} from step {origin.step}, copy {number}")
-        measured = list(_pairs(work, model, origin, start, asked))
+        measured = list(_pairs(work, model, origin, start, asked, by))
         pairs += [row for row, _ in measured]
         curves += [point for _, points in measured for point in points]
-        mean = statistics.fmean(_value(row, "test_barrier") for row, _ in measured)
-        work.observer.part_finished(f"barrier {100 * mean:.2f} points of test error")
-    stability = _stability(pairs, asked.threshold)
+        work.observer.part_finished(by.told(mean_of([row for row, _ in measured], by.column)))
+    stability = _stability(pairs, asked.threshold, by)
     earliest = {
         name: next((int(_value(row, "step")) for row in rows if row["stable"]), None)
         for name, rows in _by_round(stability).items()
@@ -145,13 +155,18 @@ def _answer(work: Work, *, asked: analyzing.Instability, origins: Sequence[Origi
         + (f"stable from step {step:,}" if step is not None else "stable at none of these steps")
         for name, step in earliest.items()
     ]
-    headline.append(f"stable: mean barrier of the test error below {100 * asked.threshold:g} points")
-    summary = {"threshold": asked.threshold, "earliest_stable_step": earliest}
+    headline.append(f"stable: mean {by.below(asked.threshold)}")
+    summary = {"threshold": asked.threshold, "earliest_stable_step": earliest, **by.noted}
     return Answer({"stability": stability, "pairs": pairs, "curves": curves}, summary, headline)
 
 
 def _pairs(
-    work: Work, model: nn.Module, origin: Origin, start: State, asked: analyzing.Instability
+    work: Work,
+    model: nn.Module,
+    origin: Origin,
+    start: State,
+    asked: analyzing.Instability,
+    by: Yardstick,
 ) -> list[tuple[Row, list[Row]]]:
     """A row for every two copies, with the points of the line between them."""
     found = []
@@ -175,11 +190,17 @@ def _pairs(
         travelled = statistics.fmean(distance(start.weights, end.weights) for end in ends)
         row: Row = {
             **names,
-            "first_test_error": line.ends("test")[0],
-            "second_test_error": line.ends("test")[1],
+            f"first_test_{by.quantity}": line.ends("test")[0],
+            f"second_test_{by.quantity}": line.ends("test")[1],
             **line.barriers(),
-            "differing_test_answers": work.once(
-                ["differing", key], functools.partial(_differing, work, model, origin.recorded, ends)
+            **(
+                {
+                    "differing_test_answers": work.once(
+                        ["differing", key], functools.partial(_differing, work, model, origin.recorded, ends)
+                    )
+                }
+                if has_classes(origin.recorded)
+                else {}
             ),
             "distance": apart,
             "distance_by_travelled": apart / travelled if travelled else 0.0,
@@ -198,31 +219,31 @@ def _differing(work: Work, model: nn.Module, recorded: Recorded, ends: tuple[Sta
     return differing(*said)
 
 
-def _stability(pairs: Sequence[Row], threshold: float) -> list[Row]:
+def _stability(pairs: Sequence[Row], threshold: float, by: Yardstick) -> list[Row]:
     """A row a round and step: mean and spread over pairs and runs."""
     groups: dict[tuple[Any, Any], list[Row]] = {}
     for row in pairs:
         groups.setdefault((row["round"], row["step"]), []).append(row)
     found = []
     for (name, step), rows in groups.items():
-        barriers = [_value(row, "test_barrier") for row in rows]
+        mean = mean_of(rows, by.column)
         summed: Row = {
             "round": name,
             "step": step,
             "pairs": len(rows),
-            "test_barrier": statistics.fmean(barriers),
+            by.column: mean,
+            f"{by.column}_std": spread_of(rows, by.column),
         }
-        summed["test_barrier_std"] = statistics.stdev(barriers) if len(barriers) > 1 else None
         for column in (
-            "train_barrier",
-            "first_test_error",
+            *by.other_columns,
+            f"first_test_{by.quantity}",
             "differing_test_answers",
             "distance",
             "distance_by_travelled",
         ):
             if column in rows[0]:
-                summed[column] = statistics.fmean(_value(row, column) for row in rows)
-        summed["stable"] = statistics.fmean(barriers) < threshold
+                summed[column] = mean_of(rows, column)
+        summed["stable"] = below(mean, threshold)
         found.append(summed)
     return found
 

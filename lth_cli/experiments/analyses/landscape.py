@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import operator
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,12 +27,11 @@ from lth_cli.experiments.analyses.request import (
     settings,
 )
 from lth_cli.experiments.analyses.work import Work
+from lth_cli.experiments.analyses.yardstick import Yardstick, check_objectives, yardstick
 from lth_cli.store.states import State
 
 Point = dict[str, Any]
 """A row of a table: where a point is, error and loss by split, and how many variances had to be set to zero."""
-
-_ERROR = operator.itemgetter("test_error")
 
 
 def prepare(request: Request, asked: analyzing.Landscape) -> Study:
@@ -50,6 +49,7 @@ def prepare(request: Request, asked: analyzing.Landscape) -> Study:
                 f"analysis.states: {first.label} and {second.label} are the same state; name different ones"
             )
     check_alike([state.recorded for state in states])
+    check_objectives([state.recorded for state in states])
     check_splits(asked.splits, states[0].recorded)
     return Study(
         "landscape",
@@ -69,6 +69,7 @@ def _answer(work: Work, *, asked: analyzing.Landscape, states: Sequence[NamedSta
     model = work.network(states[0].recorded)
     loaded = [work.state(state.recorded, state.step) for state in states]
     plane = _plane(loaded, states)
+    by = yardstick(states[0].recorded)
     mover = Combination(model, loaded)
 
     def point(coefficients: Sequence[float], *key: str | int) -> Point:
@@ -76,7 +77,11 @@ def _answer(work: Work, *, asked: analyzing.Landscape, states: Sequence[NamedSta
             clamped = mover.move(coefficients)
             found: Point = {}
             for split, (error, loss) in measure(work, states[0].recorded, model, asked).items():
-                found |= {f"{split}_error": error, f"{split}_loss": loss}
+                found |= (
+                    {f"{split}_loss": loss}
+                    if error is None
+                    else {f"{split}_error": error, f"{split}_loss": loss}
+                )
             # Recomputed statistics replace what interpolation gave.
             return found | {"clamped_variances": clamped if asked.batch_norm == "interpolated" else 0}
 
@@ -97,8 +102,8 @@ def _answer(work: Work, *, asked: analyzing.Landscape, states: Sequence[NamedSta
             for column, x in enumerate(xs, 1)
         ]
         rows += line
-        work.observer.part_finished(f"least test error {100 * min(map(_ERROR, line)):.2f} %")
-    return _told(plane, rows, marks)
+        work.observer.part_finished(f"least {by.name} {by.value(_least(line, by))}")
+    return _told(plane, rows, marks, by)
 
 
 def _plane(loaded: Sequence[State], states: Sequence[NamedState]) -> Plane:
@@ -110,19 +115,30 @@ def _plane(loaded: Sequence[State], states: Sequence[NamedState]) -> Plane:
         raise RequestError(f"analysis.states: {labels} make no plane: {error}") from error
 
 
-def _told(plane: Plane, rows: list[Point], marks: list[Point]) -> Answer:
-    best = min(rows, key=_ERROR)
+def _least(points: Sequence[Point], by: Yardstick) -> float | None:
+    """The least error, or finite loss; None where none is finite."""
+    return min(_known(points, by), default=None)
+
+
+def _known(points: Sequence[Point], by: Yardstick) -> list[float]:
+    return [value for point in points if (value := point[f"test_{by.quantity}"]) is not None]
+
+
+def _told(plane: Plane, rows: list[Point], marks: list[Point], by: Yardstick) -> Answer:
+    column = f"test_{by.quantity}"
+    best = min(rows, key=lambda row: math.inf if row[column] is None else row[column])
     clamped = sum(row["clamped_variances"] > 0 for row in rows)
     summary = {
         "units": list(plane.units),
         "angle": plane.angle,
-        "least_test_error": best["test_error"],
+        f"least_{column}": best[column],
         "least_at": [best["x"], best["y"]],
         "points_with_clamped_variances": clamped,
+        **by.noted,
     }
     headline = [
-        f"least test error on the plane {100 * best['test_error']:.2f} % at ({best['x']:.4g}, {best['y']:.4g}); "
-        f"of the states {100 * min(map(_ERROR, marks)):.2f} %"
+        f"least {by.name} on the plane {by.value(best[column])} at ({best['x']:.4g}, {best['y']:.4g}); "
+        f"of the states {by.value(_least(marks, by))}"
     ]
     if clamped:
         headline.append(

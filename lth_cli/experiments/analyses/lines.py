@@ -19,14 +19,19 @@ from lth_cli.store.states import State
 
 @dataclass(frozen=True)
 class Curve:
-    """Error and loss along a line by split, at evenly spaced points; a loss that is not finite is None."""
+    """Error and loss along a line by split, at evenly spaced points; a loss that is not finite is None.
+
+    Attributes:
+        errors: of objectives that know an error; empty of others.
+        losses: of all.
+    """
 
     errors: dict[str, list[float]]
     losses: dict[str, list[float | None]]
 
-    def barrier(self, split: str) -> float:
-        """Error barrier, as a fraction."""
-        return barrier(self.errors[split])
+    def barrier(self, split: str) -> float | None:
+        """Barrier of the error as a fraction; of objectives that know none, of the loss, None where not finite."""
+        return barrier(self.errors[split]) if self.errors else self.loss_barrier(split)
 
     def loss_barrier(self, split: str) -> float | None:
         """Barrier of the loss; None where a loss is not finite."""
@@ -36,22 +41,25 @@ class Curve:
     def barriers(self) -> Row:
         """Columns of a table: both barriers of every split."""
         row: Row = {}
-        for split in self.errors:
-            row[f"{split}_barrier"] = self.barrier(split)
+        for split in self.losses:
+            if self.errors:
+                row[f"{split}_barrier"] = barrier(self.errors[split])
             row[f"{split}_loss_barrier"] = self.loss_barrier(split)
         return row
 
-    def ends(self, split: str) -> tuple[float, float]:
-        """Errors of the two ends."""
-        return self.errors[split][0], self.errors[split][-1]
+    def ends(self, split: str) -> tuple[float | None, float | None]:
+        """Errors of the two ends, or losses."""
+        values = (self.errors or self.losses)[split]
+        return values[0], values[-1]
 
     def rows(self, **about: str | int | None) -> Iterator[Row]:
         """A row a point, for the table `curves`."""
-        points = len(next(iter(self.errors.values())))
+        points = len(next(iter(self.losses.values())))
         for index, position in enumerate(positions(points)):
             row: Row = {**about, "position": position}
-            for split in self.errors:
-                row[f"{split}_error"] = self.errors[split][index]
+            for split in self.losses:
+                if self.errors:
+                    row[f"{split}_error"] = self.errors[split][index]
                 row[f"{split}_loss"] = self.losses[split][index]
             yield row
 
@@ -78,8 +86,11 @@ def curve(
         ["line", key],
         lambda: along(Line(model, *ends), settings.points, lambda: measure(work, recorded, model, settings)),
     )
+    knows_error = points[0][settings.splits[0]][0] is not None
     return Curve(
-        {split: [float(point[split][0]) for point in points] for split in settings.splits},
+        {split: [float(point[split][0]) for point in points] for split in settings.splits}
+        if knows_error
+        else {},
         {split: [point[split][1] for point in points] for split in settings.splits},
     )
 
@@ -87,14 +98,18 @@ def curve(
 def measure(
     work: Work, recorded: Recorded, model: nn.Module, settings: analyzing.Measured
 ) -> dict[str, list[float | None]]:
-    """Error and loss by split of a model where it is now; a loss that is not finite is None. Raises Stopped."""
+    """Error and loss by split of a model where it is now. Raises Stopped.
+
+    An error of an objective that knows none is None, and so is a loss that is not finite.
+    """
     if settings.batch_norm == "recomputed":
         # Mixed: of data stored by class, batches in stored order would have the statistics of one class each.
         batches = work.examples(recorded, "train", mixed=True)
         dense = recorded.plan.dense
         recompute_batch_norm(model, dense.recipe.objective, batches, dense.execution)
     found = {split: work.evaluate(model, recorded, split) for split in settings.splits}
+    objective = recorded.plan.dense.recipe.objective
     return {
-        split: [1.0 - metrics["accuracy"], metrics["loss"] if math.isfinite(metrics["loss"]) else None]
+        split: [objective.error(metrics), metrics["loss"] if math.isfinite(metrics["loss"]) else None]
         for split, metrics in found.items()
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +32,14 @@ from lth_cli.experiments.analyses.request import (
     settings,
 )
 from lth_cli.experiments.analyses.work import Work
+from lth_cli.experiments.analyses.yardstick import (
+    Yardstick,
+    below,
+    check_objectives,
+    mean_of,
+    spread_of,
+    yardstick,
+)
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.pruning.mask import Masks, Tensors, is_nested
 from lth_cli.store.analyses import Row
@@ -86,6 +93,7 @@ def prepare(request: Request, asked: analyzing.Perturbation) -> Study:
     origins = [_origin(request, request.round(name, run)) for name in asked.rounds for run in request.runs]
     rounds = [origin.recorded for origin in origins]
     check_alike(rounds)
+    check_objectives(rounds)
     check_splits(asked.splits, rounds[0])
     vectors = ("projection" in asked.directions) + asked.draws * ("random" in asked.directions)
     return Study(
@@ -148,6 +156,7 @@ def _seed(origin: Origin) -> int:
 
 def _answer(work: Work, *, asked: analyzing.Perturbation, origins: Sequence[Origin]) -> Answer:
     model = work.network(origins[0].recorded)
+    by = yardstick(origins[0].recorded)
     rows: list[Row] = []
     curves: list[Row] = []
     for origin in origins:
@@ -156,10 +165,10 @@ def _answer(work: Work, *, asked: analyzing.Perturbation, origins: Sequence[Orig
             work.train(origin.unmoved, f"{origin.recorded.label} from step {origin.step}")
         end = work.engine.state(origin.unmoved, origin.unmoved.end)
         for move in _moves(origin, start, asked):
-            row, points = _measured(work, model, origin, end, move, asked)
+            row, points = _measured(work, model, origin, end, move, asked, by)
             rows.append(row)
             curves += points
-    robustness = _robustness(rows, asked)
+    robustness = _robustness(rows, asked, by)
     headline = [
         f"round {row['round']}, {row['direction']}, "
         + (
@@ -170,11 +179,8 @@ def _answer(work: Work, *, asked: analyzing.Perturbation, origins: Sequence[Orig
         + (": connected" if row["connected"] else ": not connected")
         for row in robustness
     ]
-    headline.append(
-        "connected to the end of the unmoved start: mean barrier of the test error below "
-        f"{100 * asked.threshold:g} points"
-    )
-    summary = {"threshold": asked.threshold, "robustness": robustness}
+    headline.append(f"connected to the end of the unmoved start: mean {by.below(asked.threshold)}")
+    summary = {"threshold": asked.threshold, "robustness": robustness, **by.noted}
     return Answer({"robustness": robustness, "moves": rows, "curves": curves}, summary, headline)
 
 
@@ -205,6 +211,7 @@ def _measured(
     unmoved: State,
     move: Move,
     asked: analyzing.Perturbation,
+    by: Yardstick,
 ) -> tuple[Row, list[Row]]:
     """Train from a moved start; a row about where it ends, and the line from the unmoved end to there."""
     names: dict[str, Any] = {
@@ -218,19 +225,19 @@ def _measured(
     work.train(trajectory, f"{origin.recorded.label} moved by {move.norm:.4g}, {move.about['direction']}")
     end = work.engine.state(trajectory, trajectory.end)
     line = curve(work, origin.recorded, model, (unmoved, end), trajectory.identity, asked)
-    work.observer.part_finished(f"barrier {100 * line.barrier('test'):.2f} points of test error")
+    work.observer.part_finished(by.told(line.barrier("test")))
     row: Row = {
         **names,
-        "unmoved_test_error": line.ends("test")[0],
-        "test_error": line.ends("test")[1],
+        f"unmoved_test_{by.quantity}": line.ends("test")[0],
+        f"test_{by.quantity}": line.ends("test")[1],
         **line.barriers(),
         "distance": distance(unmoved.weights, end.weights),
-        "connected": line.barrier("test") < asked.threshold,
+        "connected": below(line.barrier("test"), asked.threshold),
     }
     return row, list(line.rows(**names))
 
 
-def _robustness(moves: Sequence[Row], asked: analyzing.Perturbation) -> list[Row]:
+def _robustness(moves: Sequence[Row], asked: analyzing.Perturbation, by: Yardstick) -> list[Row]:
     """A row a round, direction and length: means over runs and draws, and the spread of the barrier."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in moves:
@@ -238,19 +245,15 @@ def _robustness(moves: Sequence[Row], asked: analyzing.Perturbation) -> list[Row
         groups.setdefault((row["round"], row["direction"], row["multiple"] is None, length), []).append(row)
     found = []
     for rows in groups.values():
-        barriers = _values(rows, "test_barrier")
+        mean = mean_of(rows, by.column)
         summed: Row = {name: rows[0][name] for name in ("round", "step", "direction", "multiple")}
         summed["moves"] = len(rows)
-        for column in ("norm", "unmoved_test_error", "test_error", "test_barrier"):
-            summed[column] = statistics.fmean(_values(rows, column))
-        summed["test_barrier_std"] = statistics.stdev(barriers) if len(barriers) > 1 else None
-        for column in ("train_barrier", "distance"):
+        for column in ("norm", f"unmoved_test_{by.quantity}", f"test_{by.quantity}", by.column):
+            summed[column] = mean_of(rows, column)
+        summed[f"{by.column}_std"] = spread_of(rows, by.column)
+        for column in (*by.other_columns, "distance"):
             if column in rows[0]:
-                summed[column] = statistics.fmean(_values(rows, column))
-        summed["connected"] = statistics.fmean(barriers) < asked.threshold
+                summed[column] = mean_of(rows, column)
+        summed["connected"] = below(mean, asked.threshold)
         found.append(summed)
     return found
-
-
-def _values(rows: Sequence[Row], column: str) -> list[float]:
-    return [float(value) for row in rows if isinstance(value := row[column], int | float)]

@@ -18,6 +18,7 @@ from torch import nn
 
 from lth_cli.config import analyzing
 from lth_cli.config.errors import RequestError
+from lth_cli.config.metrics import ACCURACY, Metric, plain
 from lth_cli.experiments.analyses.lines import Curve, curve
 from lth_cli.experiments.analyses.request import (
     Answer,
@@ -30,6 +31,14 @@ from lth_cli.experiments.analyses.request import (
     settings,
 )
 from lth_cli.experiments.analyses.work import Work
+from lth_cli.experiments.analyses.yardstick import (
+    Yardstick,
+    below,
+    check_objectives,
+    check_tolerance,
+    score,
+    yardstick,
+)
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.pruning.mask import density
 from lth_cli.store.analyses import Row
@@ -59,9 +68,40 @@ class End:
         return {other.name: other for other in self.compared.values()}
 
     @property
-    def accuracy(self) -> float:
-        """Test accuracy, as recorded when the round ended."""
-        return float(self.state.recorded.round.summary["metrics"]["test"]["accuracy"])
+    def score(self) -> float:
+        """The headline metric on the test examples, as recorded when the round ended."""
+        return score(self.state.recorded.round, self.state.recorded.run.headline)
+
+
+@dataclass(frozen=True)
+class Match:
+    """When a round matches the dense network.
+
+    Attributes:
+        metric: by which.
+        reference: that of the dense network, mean over the runs.
+        tolerance: how much worse still matches.
+    """
+
+    metric: Metric
+    reference: float
+    tolerance: float
+
+    def holds(self, value: float) -> bool:
+        """Whether a round of this value matches."""
+        return self.metric.matches(value, self.reference, self.tolerance)
+
+    @property
+    def told(self) -> str:
+        """The limit in words."""
+        metric = self.metric
+        limit = metric.limit(self.reference, self.tolerance)
+        unit = f" {metric.unit}" if metric.unit else ""
+        words = ("at least", "less") if metric.better == "higher" else ("at most", "and")
+        return (
+            f"{words[0]} {metric.number(limit)}{unit}, the dense {metric.number(self.reference)}{unit} {words[1]} "
+            f"{metric.points(self.tolerance)}"
+        )
 
 
 def prepare(request: Request, asked: analyzing.Rounds) -> Study:
@@ -75,6 +115,8 @@ def prepare(request: Request, asked: analyzing.Rounds) -> Study:
     _check_runs(runs)
     recorded = [end.state.recorded for ends in runs for end in ends]
     check_alike(recorded)
+    check_objectives(recorded)
+    check_tolerance(asked.tolerance, recorded)
     check_splits(asked.splits, recorded[0])
     return Study(
         "rounds",
@@ -137,93 +179,98 @@ def _check_runs(runs: Sequence[Sequence[End]]) -> None:
 
 
 def _answer(work: Work, *, asked: analyzing.Rounds, runs: Sequence[Sequence[End]]) -> Answer:
-    model = work.network(runs[0][0].state.recorded)
-    dense = [ends[0].accuracy for ends in runs]
+    first = runs[0][0].state.recorded
+    model = work.network(first)
+    by, metric = yardstick(first), first.run.headline
+    dense = [ends[0].score for ends in runs]
     tolerance = statistics.stdev(dense) if asked.tolerance is None else asked.tolerance
-    least = statistics.fmean(dense) - tolerance
+    match = Match(metric, statistics.fmean(dense), tolerance)
     rows: list[Row] = []
     curves: list[Row] = []
     for ends in runs:
         for end in ends:
             lines = {}
             for name, other in end.others.items():
-                lines[name] = _line(work, model, other, end, asked)
+                lines[name] = _line(work, model, other, end, asked, by)
                 curves += lines[name].rows(run=end.state.recorded.run.name, first=name, second=end.name)
-            rows.append(_row(end, lines, least, asked))
-    by_round = _by_round(rows, least, asked)
+            rows.append(_row(end, lines, match, asked, by))
+    by_round = _by_round(rows, match, asked, by)
     tables = {"runs": rows, "mean": by_round} if len(runs) > 1 else {"runs": rows}
     agreement = [_agreement(what, over, table) for what in _COMPARED for over, table in tables.items()]
     matching = [str(row["round"]) for row in by_round if row["matching"]]
     headline = [
-        f"mean test accuracy matches in rounds {', '.join(matching)}: at least {100 * least:.2f} %, "
-        f"the dense {100 * statistics.fmean(dense):.2f} % less {100 * tolerance:.2f} points",
+        f"mean test {metric.words} matches in rounds {', '.join(matching)}: {match.told}",
         *(
             f"connected to the {row['compared_with']} round agrees with matching in {row['agreeing']} of "
             f"{row['rounds']} {'rounds of runs' if row['over'] == 'runs' else 'rounds by means over runs'}"
             for row in agreement
         ),
-        f"connected: barrier of the test error below {100 * asked.threshold:g} points",
+        f"connected: {by.below(asked.threshold)}",
     ]
     summary = {
         "threshold": asked.threshold,
         "tolerance": tolerance,
-        "dense_test_accuracy": statistics.fmean(dense),
+        f"dense_test_{metric.name}": match.reference,
         "matching_rounds": matching,
         "agreement": agreement,
+        **by.noted,
+        **({} if metric == ACCURACY else {"metric": plain([metric])[0]}),
     }
     return Answer(
         {"rounds": rows, "by_round": by_round, "agreement": agreement, "curves": curves}, summary, headline
     )
 
 
-def _line(work: Work, model: nn.Module, first: End, second: End, asked: analyzing.Rounds) -> Curve:
+def _line(
+    work: Work, model: nn.Module, first: End, second: End, asked: analyzing.Rounds, by: Yardstick
+) -> Curve:
     recorded = second.state.recorded
     work.observer.part_started(f"{first.state.label} to {second.state.label}")
     ends = work.state(first.state.recorded, first.state.step), work.state(recorded, second.state.step)
     key = [first.state.identity, second.state.identity]
     measured = curve(work, recorded, model, ends, key, asked)
-    work.observer.part_finished(f"barrier {100 * measured.barrier('test'):.2f} points of test error")
+    work.observer.part_finished(by.told(measured.barrier("test")))
     return measured
 
 
-def _row(end: End, lines: dict[str, Curve], least: float, asked: analyzing.Rounds) -> Row:
+def _row(end: End, lines: dict[str, Curve], match: Match, asked: analyzing.Rounds, by: Yardstick) -> Row:
     row: Row = {
         "run": end.state.recorded.run.name,
         "round": end.name,
         "density": density(end.state.recorded.masks),
-        "test_accuracy": end.accuracy,
-        "matching": end.accuracy >= least,
+        f"test_{match.metric.name}": end.score,
+        "matching": match.holds(end.score),
     }
     for what in _COMPARED:
         line = lines[end.compared[what].name] if what in end.compared else None
         for split in asked.splits:
-            row[f"{split}_barrier_to_{what}"] = line.barrier(split) if line else None
-        row[f"connected_to_{what}"] = line.barrier("test") < asked.threshold if line else None
+            row[f"{split}{by.suffix}_to_{what}"] = line.barrier(split) if line else None
+        row[f"connected_to_{what}"] = below(line.barrier("test"), asked.threshold) if line else None
     return row
 
 
-def _by_round(rows: Sequence[Row], least: float, asked: analyzing.Rounds) -> list[Row]:
+def _by_round(rows: Sequence[Row], match: Match, asked: analyzing.Rounds, by: Yardstick) -> list[Row]:
     """A row a round: means over the runs, which decide whether it matches and is connected, and their spread."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["round"], []).append(row)
     found = []
+    column = f"test_{match.metric.name}"
     for name, group in groups.items():
-        accuracy, spread = _mean_and_spread(group, "test_accuracy")
+        score_, spread = _mean_and_spread(group, column)
         summed: Row = {
             "round": name,
             "density": _mean_and_spread(group, "density")[0],
-            "test_accuracy": accuracy,
-            "test_accuracy_std": spread,
-            "matching": accuracy is not None and accuracy >= least,
+            column: score_,
+            f"{column}_std": spread,
+            "matching": score_ is not None and match.holds(score_),
         }
         for what in _COMPARED:
             for split in asked.splits:
-                summed[f"{split}_barrier_to_{what}"] = _mean_and_spread(group, f"{split}_barrier_to_{what}")[
-                    0
-                ]
-            barrier, spread = _mean_and_spread(group, f"test_barrier_to_{what}")
-            summed[f"test_barrier_to_{what}_std"] = spread
+                barriers = f"{split}{by.suffix}_to_{what}"
+                summed[barriers] = _mean_and_spread(group, barriers)[0]
+            barrier, spread = _mean_and_spread(group, f"{by.column}_to_{what}")
+            summed[f"{by.column}_to_{what}_std"] = spread
             summed[f"connected_to_{what}"] = None if barrier is None else barrier < asked.threshold
         found.append(summed)
     return found
