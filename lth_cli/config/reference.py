@@ -161,7 +161,8 @@ def _type(field: dict[str, Any], definitions: dict[str, Any]) -> str:  # noqa: P
     if kind == "array":
         return f"list of {_type(field['items'], definitions)}" if field.get("maxItems") != 0 else "empty list"
     if kind == "object":
-        return f"mapping to {_type(field['additionalProperties'], definitions)}"
+        further = field["additionalProperties"]
+        return "mapping" if isinstance(further, bool) else f"mapping to {_type(further, definitions)}"
     if kind == "string":
         return "steps" if field.get("format") == "steps" else "text"
     words = {"integer": "integer", "number": "number", "boolean": "`true`, `false`", "null": "null"}

@@ -16,6 +16,7 @@ from lth_cli.data.tensors import TensorData
 from lth_cli.experiments.analyses.lines import measure
 from lth_cli.experiments.analyses.request import settings
 from lth_cli.experiments.analyses.work import Work
+from lth_cli.objectives.classification import Classification
 from lth_cli.training.precision import Execution
 
 CPU = Execution(torch.device("cpu"), 1, "fp32", channels_last=False)
@@ -30,14 +31,20 @@ def test_recomputed_statistics_are_not_those_of_single_classes() -> None:
     splits, classes = select(labels, labels, 2, config, 0)
     data = TensorData(arrays, splits, classes, config, device=CPU.device, evaluation_batch=50)
     model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2))
-    recorded: Any = SimpleNamespace(plan=SimpleNamespace(dense=SimpleNamespace(data=data, execution=CPU)))
+    recorded: Any = SimpleNamespace(
+        plan=SimpleNamespace(
+            dense=SimpleNamespace(
+                data=data, execution=CPU, recipe=SimpleNamespace(objective=Classification())
+            )
+        )
+    )
 
     class AtHand:
         should_stop = staticmethod(lambda: False)
         examples = Work.examples
 
         def evaluate(self, *_: object) -> Any:
-            return SimpleNamespace(accuracy=1.0, loss=0.0)
+            return {"accuracy": 1.0, "loss": 0.0}
 
     section = analyzing.Connectivity(name="connectivity", batch_norm="recomputed", splits=["test"])
     measure(cast(Work, AtHand()), recorded, model, section)
