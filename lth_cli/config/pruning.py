@@ -1,4 +1,5 @@
-"""The sections of the config that say what a round of pruning is: `pruning`, `rewind`, `control`, `controls`."""
+"""The sections of the config that say what a round of pruning is: `pruning`, `rewind`, `control`, `controls`;
+and `sparse_training`, for masks that change within a training."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from lth_cli.config.steps import Duration
 from lth_cli.config.values import (
     MOST_ROUNDS,
+    Component,
     OpenFraction,
     PositiveSteps,
     RoundRange,
@@ -141,4 +143,15 @@ class Controls(Section):
     )
     rounds: RoundRange = Field(
         "all", description="Rounds that get controls: all, last, or for example 3,5-8."
+    )
+
+
+FIXED = "lth_cli.pruning.policies.Fixed"
+
+
+class SparseTraining(Component):
+    """How masks change within a training; its arguments are keys of this section. `pruning` says which tensors."""
+
+    target: str = Field(
+        FIXED, alias="_target_", description="A class of lth_cli.pruning.policies, or an import path."
     )

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from lth_cli.config.datasets import Augment, DataPlace, Dataset, Normalize, Score, Subset
 from lth_cli.config.distilling import Distillation
 from lth_cli.config.launching import Launcher
-from lth_cli.config.pruning import CONTROLS, Control, Controls, Pruning, Rewind
+from lth_cli.config.pruning import CONTROLS, Control, Controls, Pruning, Rewind, SparseTraining
 from lth_cli.config.steps import Duration, parse_rounds
 from lth_cli.config.values import (
     Component,
@@ -35,6 +35,7 @@ __all__ = [
     "Pruning",
     "Rewind",
     "Score",
+    "SparseTraining",
     "Subset",
 ]
 
@@ -103,6 +104,25 @@ class Objective(Component):
         """The section as plain values; nothing where it is classification as it comes."""
         written = {name: value for name, value in self.model_dump(mode="json").items() if value is not None}
         return {} if written == {"_target_": CLASSIFICATION} else written
+
+
+BACKPROPAGATION = "lth_cli.training.updates.Backpropagation"
+
+
+class Update(Component):
+    """What a step does with a batch; its arguments are keys of this section."""
+
+    target: str = Field(
+        BACKPROPAGATION,
+        alias="_target_",
+        description="A class of lth_cli.training.updates, or an import path.",
+    )
+
+    @property
+    def unusual(self) -> dict[str, Any]:
+        """The section as plain values; nothing where it is backpropagation as it comes."""
+        written = self.model_dump(mode="json")
+        return {} if written == {"_target_": BACKPROPAGATION} else written
 
 
 class Optimizer(Component):
@@ -236,10 +256,12 @@ class Config(Section):
     dataset: Dataset
     model: Model
     objective: Objective = Objective()
+    update: Update = Update()
     optimizer: Optimizer
     schedule: Schedule
     training: Training
     pruning: Pruning
+    sparse_training: SparseTraining = SparseTraining()
     rewind: Rewind = Rewind()
     controls: Controls = Controls()
     pretrain: Pretrain = Pretrain()

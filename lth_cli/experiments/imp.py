@@ -35,12 +35,28 @@ def train_task(config: schema.Config, run: Run | None = None) -> Task:
 
 def prune_task(config: schema.Config, run: Run | None = None) -> Task:
     """Find a ticket. A target density may end it before all of its trainings; `run` is the one that is gone on with."""
+    refuse_sparse_training(config, "lth prune prunes between trainings")
     controlled = [n for n in parse_rounds(config.controls.rounds, config.pruning.rounds) if n > 0]
     for kind in config.controls.kinds:
         if goes_on_by_itself(config.rewind, schema.CONTROLS[kind]):
             check_own_rounds(f"the control {kind}", config.rewind, controlled, "controls.rounds")
     trainings = 1 + config.pruning.rounds + len(config.controls.kinds) * len(controlled)
     return Task("prune", with_teachers(make_plan(config), run), prune, trainings)
+
+
+def refuse_sparse_training(config: schema.Config, why: str) -> None:
+    """Refuse masks that change within a training for rounds that have a mask each.
+
+    Raises:
+        ConfigError: saying why, and which command takes them.
+    """
+    if config.sparse_training != schema.SparseTraining():
+        raise ConfigError(
+            (
+                "sparse_training",
+                f"{why}, this changes masks within one; lth train takes it, or sparse_training=none",
+            )
+        )
 
 
 def train(session: Session) -> None:
@@ -135,7 +151,8 @@ def train_dense(session: Session, *keep: int) -> None:
     plan = session.plan
     if plan.dense.origin is not None and isinstance(plan.dense.origin.parent, Trajectory):
         session.train_origin(plan.dense.origin.parent, plan.dense.origin.step)
-    session.train_round(0, plan.dense, everything(plan.prunable_shapes), keep=(*keep, *plan.keep))
+    masks = plan.dense.masks or everything(plan.prunable_shapes)
+    session.train_round(0, plan.dense, masks, keep=(*keep, *plan.keep))
 
 
 def rewound(plan: Plan, dense: FromState, before: FromState) -> FromState:

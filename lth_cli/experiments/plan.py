@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,6 +214,7 @@ def make_plan(config: schema.Config) -> Plan:
     for name in names:
         fraction_of(config.pruning, name, output)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    trajectory = _sparse(trajectory, {name: shapes[name] for name in names}, frozen(model, made.freeze))
     left_out = sum(math.prod(shapes[name]) for name in all_names if name not in names)
     rewind_to, first_step, end = _retraining_steps(config, trajectory)
     if config.pruning.at is not None:
@@ -237,6 +238,29 @@ def make_plan(config: schema.Config) -> Plan:
         warnings=schedule_warnings(config, trajectory),
         own=own_metrics(config.evaluation.metrics, made.objective.metrics),
     )
+
+
+def _sparse(
+    trajectory: Trajectory, shapes: Mapping[str, tuple[int, ...]], still: Sequence[str]
+) -> Trajectory:
+    """The training with the masks that its policy starts with, where it has one that changes them.
+
+    Raises:
+        ConfigError: a tensor whose mask would change is frozen.
+    """
+    policy = trajectory.recipe.policy
+    if policy is None:
+        return trajectory
+    fixed = [name for name in shapes if name in still]
+    if fixed:
+        raise ConfigError(
+            (
+                "training.freeze",
+                f"sparse_training changes which weights of {', '.join(fixed)} are kept, and these are frozen; "
+                "leave them out with pruning.exclude, or do not freeze them",
+            )
+        )
+    return dataclasses.replace(trajectory, masks=policy.start(shapes, trajectory.recipe.seeds["mask"]))
 
 
 def _retraining_steps(config: schema.Config, dense: Trajectory) -> tuple[int, int, int]:
@@ -284,6 +308,7 @@ def _pretrained(config: schema.Config, trajectory: Trajectory) -> Trajectory:
             "dataset": dataset,
             "optimizer": settings.optimizer or config.optimizer,
             "schedule": settings.schedule or config.schedule,
+            "sparse_training": schema.SparseTraining(),
             "training": config.training.model_copy(update=training),
         }
     )

@@ -226,7 +226,8 @@ def _trajectory(plan: Plan, round_: Round, masks: Masks) -> Trajectory | Known:
     rebuilt = dataclasses.replace(
         plan.dense,
         start=_start(description["start"]),
-        masks=masks if description["mask"] is not None else {},
+        # The round has those of its end; where they change, the plan knows those that its training starts with.
+        masks=plan.dense.masks or (masks if description["mask"] is not None else {}),
         first_step=int(summary["start_step"]),
         distilled=noted_teachers(description),
         rate_held_from=description.get("rate_held_from"),

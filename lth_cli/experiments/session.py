@@ -189,11 +189,14 @@ class Session:
     ) -> None:
         """Advance a trajectory and record it; what is deleted from the store in between is trained again.
 
-        Masks of None keep everything; the training may have a head of its own, so its state says the shapes.
+        Masks of None keep everything; the training may have a head of its own, so its state says the shapes. Of a
+        training that changes its masks, those of its end are recorded.
         """
         for _ in range(_TRIES):
             advanced = self.engine.advance(trajectory, end, keep)
             chosen = masks
+            if trajectory.recipe.policy is not None:
+                chosen = self.plan.ordered(self.engine.state(trajectory, end).masks)
             if chosen is None:
                 weights = self.engine.state(trajectory, end).weights
                 chosen = mask_room.everything(

@@ -14,6 +14,8 @@ _TRUSTED = {
     "dataset": ("lth_cli.data.",),
     "objective": ("lth_cli.objectives.",),
     "optimizer": ("torch.optim.", "lth_cli.training.decoupled_sgd."),
+    "update": ("lth_cli.training.updates.",),
+    "sparse_training": ("lth_cli.pruning.policies.",),
     "schedule": ("lth_cli.training.schedules.",),
     "distillation.model": ("lth_cli.models.", "torchvision.models."),
 }

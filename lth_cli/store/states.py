@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lth_cli.store.files import Damaged, entries
-from lth_cli.store.tensors import read_about, read_tensors, write_tensors
+from lth_cli.store.tensors import FORMAT_WITH_MASKS, read_about, read_tensors, write_tensors
 
 _KIND = "state"
 _SUFFIX = ".safetensors"
@@ -24,6 +25,10 @@ class State:
     buffers: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """Parameter name, then the optimizer's key (`momentum_buffer`, `exp_avg`, ...)."""
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """Bool, True = kept, of a training that changes its masks; empty where they are those it starts from."""
+    memory: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Whose it is, then the name: what else the next step depends on."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ def stored_steps(folder: Path) -> dict[int, Path]:
 def save_state(path: Path, state: State, trajectory: str) -> None:
     """Write a state, atomically; the same state and trajectory give the same bytes.
 
+    One without masks and memory is of format 1, which every release reads.
+
     Raises:
         WriteFailed: the file could not be written.
         ValueError: a name with a slash, a negative step, or a dtype that cannot be stored.
@@ -60,7 +67,11 @@ def save_state(path: Path, state: State, trajectory: str) -> None:
     tensors |= {f"buffers/{_checked(name)}": tensor for name, tensor in state.buffers.items()}
     for name, slots in state.optimizer.items():
         tensors |= {f"optimizer/{_checked(name)}/{_checked(key)}": tensor for key, tensor in slots.items()}
-    write_tensors(path, _KIND, tensors, {"trajectory": trajectory, "step": state.step})
+    tensors |= {f"masks/{_checked(name)}": mask for name, mask in state.masks.items()}
+    for owner, held in state.memory.items():
+        tensors |= {f"memory/{_checked(owner)}/{_checked(name)}": tensor for name, tensor in held.items()}
+    number = FORMAT_WITH_MASKS if state.masks or state.memory else None
+    write_tensors(path, _KIND, tensors, {"trajectory": trajectory, "step": state.step}, number)
 
 
 def _checked(name: str) -> str:
@@ -86,6 +97,10 @@ def load_state(path: Path) -> State:
                 state.buffers[name] = tensor
             case ["optimizer", name, slot]:
                 state.optimizer.setdefault(name, {})[slot] = tensor
+            case ["masks", name] if tensor.dtype == torch.bool:
+                state.masks[name] = tensor
+            case ["memory", owner, name]:
+                state.memory.setdefault(owner, {})[name] = tensor
             case _:
                 raise Damaged(path, f"{key!r} is not a part of a state")
     return state

@@ -23,6 +23,9 @@ from lth_cli.store.formats import check_format
 
 FORMAT = 1
 """Of the files written; lower ones are read too."""
+FORMAT_WITH_MASKS = 2
+"""Of states that hold masks or memory."""
+_NEWEST = {"state": FORMAT_WITH_MASKS}
 _HEADER_LIMIT = 64 * 2**20
 _ENTRY = "lth"  # one metadata entry with canonical JSON: several would have no fixed order
 _DTYPES = {
@@ -39,15 +42,28 @@ _DTYPES = {
 }
 
 
-def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: Path,
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    number: int | None = None,
+) -> None:
     """Write tensors and a JSON-able description, atomically; the same content gives the same bytes.
+
+    Args:
+        path: of the file.
+        kind: what it is a file of.
+        tensors: by name.
+        about: the description.
+        number: of the format; None is `FORMAT`.
 
     Raises:
         WriteFailed: the file could not be written.
         ValueError: a dtype that cannot be stored, or a description that is not JSON.
     """
     views = {key: _bytes_of(tensor) for key, tensor in tensors.items()}
-    meta: dict[str, Any] = {**about, "format": FORMAT, "kind": kind}
+    meta: dict[str, Any] = {**about, "format": FORMAT if number is None else number, "kind": kind}
     meta["content"] = _content(tensors, views, meta)
     header: dict[str, Any] = {"__metadata__": {_ENTRY: canonical(meta)}}
     # widest dtype first keeps every tensor aligned, as the format asks
@@ -141,7 +157,7 @@ def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
         raise Damaged(path, "its header is not one that lth wrote") from error
     if not isinstance(meta, dict):
         raise Damaged(path, "its header is not one that lth wrote")
-    check_format(path, meta, FORMAT)
+    check_format(path, meta, max(FORMAT, _NEWEST.get(str(meta.get("kind")), FORMAT)))
     if 8 + length + end != size:
         raise Damaged(path, f"{size:,} bytes long, {8 + length + end:,} expected")
     return meta

@@ -217,10 +217,12 @@ def _verify_round(round_: Round, stored: _Stored) -> tuple[Masks | None, list[Fa
         except LthError as error:
             faults.append(fault_of(path, error))
             continue
-        faults += _masked(path, state, masks or {})
+        if state.masks and masks is not None and step == summary.get("end_step"):
+            faults += _ended(round_, state, masks)
+        faults += _masked(path, state, state.masks or masks or {})
         if isinstance(start, dict) and step == summary.get("start_step") and masks is not None:
             origin = (str(start.get("trajectory")), start.get("step"))
-            faults += _started(path, state, masks, stored.get(origin), start.get("fresh", ()))
+            faults += _started(path, state, state.masks or masks, stored.get(origin), start.get("fresh", ()))
     return masks, faults
 
 
@@ -335,6 +337,13 @@ def _masked(path: Path, state: State, masks: Masks) -> Iterator[Fault]:
             yield Fault(path, f"{name} is {list(weight.shape)}, its mask {list(mask.shape)}")
         elif bool((weight[~mask] != 0).any()):
             yield Fault(path, f"{int((weight[~mask] != 0).sum())} pruned weights of {name} are not zero")
+
+
+def _ended(round_: Round, state: State, masks: Masks) -> Iterator[Fault]:
+    """Of a training that changes its masks, the round has those of its end."""
+    for name in sorted(state.masks.keys() | masks.keys()):
+        if name not in state.masks or name not in masks or not torch.equal(state.masks[name], masks[name]):
+            yield Fault(round_.mask_path, f"{name} is masked otherwise at the end of the training")
 
 
 def _started(

@@ -268,7 +268,7 @@ class Engine:
             signs = self.state(trajectory.start.of.parent, trajectory.start.of.step)
             fresh = initial_state(trajectory, trajectory.start.seed)
             weights = mask_room.apply(keep_signs(fresh.weights, signs.weights), trajectory.masks)
-            state = State(trajectory.first_step, weights, fresh.buffers, {})
+            state = State(trajectory.first_step, weights, fresh.buffers, masks=fresh.masks)
         else:
             origin = trajectory.start if isinstance(trajectory.start, FromState) else trajectory.start.of
             parent = self.state(origin.parent, origin.step)
@@ -281,9 +281,11 @@ class Engine:
                 weights = {
                     name: weight + by[name] if name in by else weight for name, weight in weights.items()
                 }
-            weights = mask_room.apply(weights, trajectory.masks)
-            kept = optimizers.masked(parent.optimizer, trajectory.masks) if origin.keeps_optimizer else {}
-            state = State(trajectory.first_step, weights, parent.buffers, kept)
+            changing = trajectory.recipe.policy is not None
+            masks = (changing and parent.masks) or trajectory.masks
+            weights = mask_room.apply(weights, masks)
+            kept = optimizers.masked(parent.optimizer, masks) if origin.keeps_optimizer else {}
+            state = State(trajectory.first_step, weights, parent.buffers, kept, masks if changing else {})
         self.store.save(trajectory.identity, state, trajectory.description)
         return state
 

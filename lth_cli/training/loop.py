@@ -16,6 +16,8 @@ from lth_cli.config.seeds import derive_seed
 from lth_cli.data.batches import WHOLE, Batch, Part
 from lth_cli.models.build import has_randomness
 from lth_cli.pruning import mask as mask_room
+from lth_cli.pruning.mask import Masks, Tensors
+from lth_cli.pruning.policies import Policy
 from lth_cli.store.states import State
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Metrics, answer, answers, evaluate
@@ -52,6 +54,9 @@ class Diverged(LthError):
 class Trainer:
     """A trajectory's live state on the device.
 
+    Attributes:
+        memory: what its update keeps; see `Live`.
+
     Args:
         trajectory: what to train.
         state: where to go on from; its tensors are copied.
@@ -79,14 +84,20 @@ class Trainer:
         freeze(self.model, still)
         self.optimizer = optimizers.build(recipe.optimizer, self.model)
         optimizers.import_state(self.optimizer, self.model, state.optimizer)
+        self._update = recipe.update
+        self.memory = {
+            owner: {name: tensor.to(self.execution.device, copy=True) for name, tensor in held.items()}
+            for owner, held in state.memory.items()
+        }
         self.step = state.step
         parameters = dict(self.model.named_parameters())
         # What is frozen was masked at the start; a gradient of zeros would let weight decay at it.
-        pruned = [name for name in trajectory.masks if name not in still]
-        self._masked: list[Tensor] = [parameters[name] for name in pruned]
-        self._masks = [
-            trajectory.masks[name].to(self.execution.device, parameters[name].dtype) for name in pruned
-        ]
+        self._policy = recipe.policy
+        masks = trajectory.masks if self._policy is None else state.masks
+        # In the trajectory's order, which decides ties; a file has another one.
+        self._prunable = {name: parameters[name] for name in trajectory.masks if name not in still}
+        self._masked: list[Tensor] = list(self._prunable.values())
+        self._use(masks)
         self._random = has_randomness(self.model)
         self._batches = trajectory.batches.starting_at(state.step, part)
         self._losses = torch.zeros(_LOSSES_HELD, device=self.execution.device)
@@ -108,9 +119,15 @@ class Trainer:
             if not torch.isfinite(weight).all():
                 raise Diverged(self.step, f"weight {name!r}")
         # A fused update can turn a pruned +0.0 into -0.0; stored zeros have one spelling.
-        weights = mask_room.apply(weights, self.trajectory.masks)
+        changed = {} if self._policy is None else {name: _copy(mask) for name, mask in self._kept.items()}
+        weights = mask_room.apply(weights, changed or self.trajectory.masks)
         buffers = {name: _copy(buffer) for name, buffer in self.model.named_buffers()}
-        return State(self.step, weights, buffers, optimizers.export_state(self.optimizer, self.model))
+        memory = {
+            owner: {name: _copy(tensor) for name, tensor in held.items()}
+            for owner, held in self.memory.items()
+        }
+        kept = optimizers.export_state(self.optimizer, self.model)
+        return State(self.step, weights, buffers, kept, changed, memory)
 
     def run(self, to: int, pause: Callable[[], bool], tick: Callable[[int, float], None]) -> None:
         """Train until step `to`, or until `pause()`, asked after every step, is true.
@@ -161,33 +178,85 @@ class Trainer:
 
     def _advance(self) -> None:
         """Go one step; now and then the losses are read."""
-        self._losses[self._unchecked] = self._update(next(self._batches))
+        batch = next(self._batches)
+        changed = None
+        if self._policy is not None and self._policy.due(self.step):
+            changed = self._change_masks(self._policy, batch)
+        self._losses[self._unchecked] = self._update(self, batch, self.step) if changed is None else changed
         self._unchecked += 1
         self.step += 1
         if self._unchecked == _LOSSES_HELD:
             self._check_losses()
 
-    def _update(self, batch: Batch) -> Tensor:
-        """One optimizer step; nothing here waits for the device."""
-        recipe = self.trajectory.recipe
-        if self._random:
-            torch.manual_seed(self._dropout_seed())
-        rate = self.trajectory.learning_rate(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self._gradients(batch)
+    def _use(self, masks: Masks) -> None:
+        """Take up masks: bool for policies, and as factors for every step."""
+        self._kept = {name: masks[name].to(self.execution.device) for name in self._prunable}
+        self._masks = [self._kept[name].to(weight.dtype) for name, weight in self._prunable.items()]
+
+    def _change_masks(self, policy: Policy, batch: Batch) -> Tensor | None:
+        """Change the masks as a policy says, before the update of this step or in its place.
+
+        Returns:
+            The loss of the batch where there is no update; None where it is to come.
+
+        Raises:
+            Diverged: the loss is not finite, so that its gradients order nothing.
+        """
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        gradients: Tensors = {}
+        loss = None
+        if policy.needs_gradients:
+            loss = self._dense_gradients(batch)
+            if not math.isfinite(self._batch_losses(loss.reshape(1)).item()):
+                raise Diverged(self.step, "the loss")
+            gradients = {name: _gradient(weight) for name, weight in self._prunable.items()}
+        weights = {name: weight.detach() for name, weight in self._prunable.items()}
+        seed = derive_seed(self.trajectory.recipe.seeds["mask"], "sparse_training", self.step)
+        change = policy.change(self.step, weights, gradients, dict(self._kept), seed)
+        self._use(change.masks)
+        with torch.no_grad():
+            _mask_in_place(self._masked, self._masks)
+            for name, grown in change.grown.items():
+                weight = self._prunable[name]
+                slots = self.optimizer.state.get(weight, {}).values()
+                for tensor in (weight, *slots):
+                    if isinstance(tensor, Tensor) and tensor.shape == grown.shape:
+                        tensor.masked_fill_(grown, 0.0)
+            if change.skip_update:
+                assert loss is not None, "a policy that takes the place of the update needs gradients"
+                return loss
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)  # the update passes over the same batch
+        return None
+
+    def gradients(self, batch: Batch) -> Tensor:
+        """The gradients of a batch, masked, for an update; see `Live.gradients`."""
+        loss = self._dense_gradients(batch)
         if self._masked:
             # Before clipping and the update, so that a pruned weight enters no norm, momentum or statistic.
             _mask_in_place([_gradient(weight) for weight in self._masked], self._masks)
-        if recipe.gradient_clip is not None:
-            clip_grad_norm_(self.model.parameters(), recipe.gradient_clip)
+        return loss
+
+    def _dense_gradients(self, batch: Batch) -> Tensor:
+        """Those of pruned weights too."""
+        if self._random:
+            torch.manual_seed(self._dropout_seed())
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._gradients(batch)
+
+    def apply(self) -> None:
+        """Step on the gradients; see `Live.apply`. Nothing here waits for the device."""
+        clip = self.trajectory.recipe.gradient_clip
+        rate = self.trajectory.learning_rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if clip is not None:
+            clip_grad_norm_(self.model.parameters(), clip)
         self.optimizer.step()
         if self._masked:
             # An optimizer may move a weight without a gradient; a pruned one stays zero all the same.
             with torch.no_grad():
                 _mask_in_place(self._masked, self._masks)
-        return loss
 
     def _dropout_seed(self) -> int:
         """What a forward pass of the present step draws from."""
@@ -247,4 +316,5 @@ def initial_state(trajectory: Trajectory, seed: int) -> State:
     model = trajectory.recipe.build(seed)
     weights = {name: _copy(parameter) for name, parameter in model.named_parameters()}
     buffers = {name: _copy(buffer) for name, buffer in model.named_buffers()}
-    return State(trajectory.first_step, mask_room.apply(weights, trajectory.masks), buffers, {})
+    masks = {} if trajectory.recipe.policy is None else trajectory.masks
+    return State(trajectory.first_step, mask_room.apply(weights, trajectory.masks), buffers, masks=masks)

@@ -199,7 +199,7 @@ class ParallelTrainer(Trainer):
         """Compare what decides every step to come with the other ranks, by hash."""
         trajectory = self.trajectory
         found = {
-            "masks": mask_digest(trajectory.masks) if trajectory.masks else "",
+            "masks": [mask_digest(masks) if masks else "" for masks in (trajectory.masks, state.masks)],
             "settings": digest(
                 {name: told for name, told in trajectory.description.items() if name not in ("mask", "data")}
             ),

@@ -19,8 +19,10 @@ from lth_cli.data.batches import Batches, Data
 from lth_cli.models.build import build, draws_in_training
 from lth_cli.objectives.build import make_objective
 from lth_cli.objectives.objective import Objective
+from lth_cli.pruning.policies import Policy, make_policy
 from lth_cli.training import schedules
 from lth_cli.training.precision import Execution
+from lth_cli.training.updates import Update, make_update
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,10 @@ class Recipe:
         label_smoothing: of the targets.
         gradient_clip: largest norm of the gradients; None does not clip.
         freeze: which tensors stay as they are.
+        update_section: names the update.
         optimizer: the class, its settings and the rate.
         schedule: factors of the rate.
+        sparse_section: names how masks change.
         length: the horizon, over which schedules extend.
         seeds: by what they are for; `seed` is that of the run.
     """
@@ -89,8 +93,10 @@ class Recipe:
     label_smoothing: float
     gradient_clip: float | None
     freeze: tuple[str, ...]
+    update_section: schema.Update
     optimizer: schema.Optimizer
     schedule: schema.Schedule
+    sparse_section: schema.SparseTraining
     length: Duration
     seeds: Mapping[str, int]
 
@@ -133,6 +139,16 @@ class Recipe:
         return make_objective(self.objective_section, self.label_smoothing)
 
     @cached_property
+    def update(self) -> Update:
+        """What a step does. Raises ConfigError."""
+        return make_update(self.update_section)
+
+    @cached_property
+    def policy(self) -> Policy | None:
+        """How masks change; None where they stay as they are. Raises ConfigError."""
+        return make_policy(self.sparse_section, steps_per_epoch=self.steps_per_epoch, horizon=self.horizon)
+
+    @cached_property
     def interface(self) -> Interface:
         """What a model is built for. Raises ConfigError: the data do not have what the objective needs."""
         return self.objective.interface(self.data.spec)
@@ -152,8 +168,10 @@ class Recipe:
             "model": self.model,
             "objective": self.objective_section,
             "objective.loss": self.objective_section.loss,
+            "update": self.update_section,
             "optimizer": self.optimizer,
             "schedule": self.schedule,
+            "sparse_training": self.sparse_section,
         }
         own = {name: part.sources for name, part in parts.items() if part is not None and part.sources}
         still = {"freeze": sorted(set(self.freeze))} if self.freeze else {}
@@ -173,11 +191,17 @@ class Recipe:
                 **still,
                 **self.objective_section.unusual,
             },
+            **({"update": stepping} if (stepping := self.update_section.unusual) else {}),
             "optimizer": self.optimizer.model_dump(mode="json"),
             "schedule": self._schedule[1],
+            **({} if self.policy is None else {"sparse_training": self._described(self.policy)}),
             "execution": self.execution.identity,
             **({"sources": own} if own else {}),
         }
+
+    def _described(self, policy: Policy) -> dict[str, Any]:
+        drawn = {"mask_seed": self.seeds["mask"]} if policy.draws else {}
+        return {"_target_": self.sparse_section.target, **policy.description, **drawn}
 
     def with_seeds(self, **seeds: int) -> Recipe:
         """The same with other seeds."""
@@ -195,7 +219,7 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
     """What a config says of a training; the only place where keys become identity.
 
     Raises:
-        ConfigError: when the schedule or the number of steps does not fit the data.
+        ConfigError: when the schedule or the number of steps does not fit the data, or the update the processes.
     """
     training = config.training
     made = Recipe(
@@ -208,8 +232,10 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
         label_smoothing=training.label_smoothing,
         gradient_clip=training.gradient_clip,
         freeze=tuple(training.freeze),
+        update_section=config.update,
         optimizer=config.optimizer,
         schedule=config.schedule,
+        sparse_section=config.sparse_training,
         length=training.length,
         seeds={"seed": config.seed, **config.resolved_seeds},
     )
@@ -218,6 +244,14 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
             (
                 "training.batch_size",
                 f"{training.batch_size} leaves no batch of {data.sizes['train']} examples with drop_last",
+            )
+        )
+    if not made.update.several_processes and execution.processes > 1:
+        raise ConfigError(
+            (
+                "update._target_",
+                f"{config.update.target} cannot train in several processes (distributed.processes="
+                f"{execution.processes}): it does not say that it can (several_processes)",
             )
         )
     made.learning_rate(0)

@@ -211,7 +211,8 @@ class Trajectory:
     Attributes:
         recipe: what decides it beside the following.
         start: where the weights come from.
-        masks: bool tensors by parameter name, True = kept, on the CPU; empty for a dense network.
+        masks: bool tensors by parameter name, True = kept, on the CPU; empty for a dense network. Where the recipe
+            has a policy that changes them, those it starts with; a start from a state takes that state's along.
         first_step: the step counter at the start; schedule, data order and augmentation resume there.
         distilled: teachers, and how it learns from them; None has the labels alone.
         rate_held_from: step from which the learning rate stays as it is there; None follows the schedule.

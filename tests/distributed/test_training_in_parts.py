@@ -145,6 +145,31 @@ def test_teachers_of_two_processes(folder):
     assert "not with distributed.processes above 1" in refused
 
 
+def test_two_processes_change_masks_alike_and_sharpen_the_whole_batch(folder, tmp_path):
+    """One dense gradient and one e for both, made of the whole batch; the second start goes on from a resume point."""
+    asked = ("update=sam", "sparse_training=rigl", "sparse_training.every=3it", "training.length=6ep")
+    train = (
+        "train",
+        "-q",
+        *(key for key in DIGITS if not key.startswith(("pruning", "rewind"))),
+        *UNEVEN,
+        *asked,
+    )
+    process = start(folder.parent, *train, TWO, "name=sparse-2")
+    training(folder.parent, process)
+    process.kill()
+    process.communicate()
+    for name, count in (("sparse-1", ()), ("sparse-2", (TWO,))):
+        lth(folder.parent, *train, *count, f"name={name}")
+    lth(tmp_path, *train, TWO, "name=straight")
+    one, two = (folder / name for name in ("sparse-1", "sparse-2"))
+    assert checkpoints(two) == checkpoints(tmp_path / "runs" / "straight")
+    masks = [Run.open(run).round(0).masks() for run in (one, two)]
+    assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())
+    for left, right in zip(scores(one), scores(two), strict=True):
+        assert left == pytest.approx(right, rel=1e-4)
+
+
 def test_two_processes_train_what_one_does(folder):
     for number in range(4):
         one, two = folder / "one" / f"round_{number:02}", folder / "two" / f"round_{number:02}"

@@ -17,7 +17,11 @@ from lth_cli.models.build import build, has_randomness, new_head, output_layer, 
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 INPUTS = {"lenet_300_100": (1, 28, 28), "lenet5": (1, 28, 28), "residual_mlp": (40,), "mlp": (2, 3, 4)}
-OUTPUTS = {"residual_mlp": "linear3"}
+OUTPUTS = {"residual_mlp": "linear3", "gpt": "head", "siren": "out"}
+NO_CLASSIFIERS = {
+    "gpt": Interface((5,), "int64", (5, 7), {"vocabulary": 7, "length": 5}),
+    "siren": Interface((2,), "float32", (3,), {"outputs": 3}),
+}
 
 
 def load(name: str, /, **overrides: object) -> schema.Model:
@@ -81,8 +85,8 @@ class Pair(nn.Linear):
 def test_every_config_builds_on_a_fitting_input(name):
     overrides = {"name": "squeezenet1_1"} if name == "torchvision" else {}
     config = load(name, **overrides)
-    input_shape = INPUTS.get(name, (3, 32, 32))
-    model = build(config, Interface.classifier(input_shape, 10), init_seed=0)
+    classifier = Interface.classifier(INPUTS.get(name, (3, 32, 32)), 10)
+    model = build(config, NO_CLASSIFIERS.get(name, classifier), init_seed=0)
     assert model.training
     assert all(module.training for module in model.modules())
     names = prunable(model, biases=False)

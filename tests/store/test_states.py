@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pickle
@@ -30,7 +31,8 @@ def make(step=7):
 def same(a, b):
     def flat(state):
         slots = {f"{n}/{k}": t for n, s in state.optimizer.items() for k, t in s.items()}
-        return [state.weights, state.buffers, slots]
+        held = {f"{owner}/{name}": t for owner, kept in state.memory.items() for name, t in kept.items()}
+        return [state.weights, state.buffers, slots, state.masks, held]
 
     return a.step == b.step and all(
         x.keys() == y.keys()
@@ -142,11 +144,25 @@ def test_hostile_headers(tmp_path, header):
 
 
 def test_newer_format_is_not_called_damage(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "FORMAT", 2)
+    monkeypatch.setattr(tensors, "FORMAT", 3)
     save_state(tmp_path / "s", make(), "t")
     monkeypatch.undo()
     with pytest.raises(NewerFormat, match="newer lth"):
         load_state(tmp_path / "s")
+
+
+def test_masks_and_memory_are_of_a_format_of_their_own(tmp_path):
+    """A state without them is written as ever; one with them, older releases leave alone."""
+    masks = {"fc.weight": torch.rand(5, 3) > 0.5}
+    full = dataclasses.replace(make(), masks=masks, memory={"client": {"fc.bias": torch.ones(5)}})
+    save_state(tmp_path / "full", full, "t")
+    save_state(tmp_path / "plain", make(), "t")
+    assert same(load_state(tmp_path / "full"), full)
+    assert tensors.read_about(tmp_path / "plain", "state")["format"] == 1
+    assert tensors.read_about(tmp_path / "full", "state")["format"] == 2
+    save_state(tmp_path / "wrong", dataclasses.replace(make(), masks={"fc.weight": torch.ones(5, 3)}), "t")
+    with pytest.raises(Damaged, match="not a part of a state"):
+        load_state(tmp_path / "wrong")
 
 
 def test_a_mask_is_no_state_and_a_missing_file_no_damage(tmp_path):

@@ -1,0 +1,141 @@
+"""Updates: one step of a training, as a function of the live training, the batch and the step.
+
+An update takes the gradients of a batch as often as it needs to and applies what it made of them. What it must keep
+from one step to the next belongs into `Live.memory`, which is part of every state; everything else is a function of
+its arguments.
+"""
+
+from __future__ import annotations
+
+import abc
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, ClassVar, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError
+from lth_cli.config.targets import check_arguments, locate
+from lth_cli.data.batches import Batch
+
+_SMALL = 1e-12
+
+
+class Live(Protocol):
+    """A training at work, as an update sees it.
+
+    Attributes:
+        memory: tensors by owner and name that survive a step, on the device; stored with every state.
+    """
+
+    memory: dict[str, dict[str, Tensor]]
+
+    @property
+    def model(self) -> nn.Module:
+        """In training mode; its weights are those before the step."""
+
+    def gradients(self, batch: Batch) -> Tensor:
+        """Leave the gradients of the loss in `.grad`, in the place of earlier ones, and return that loss.
+
+        They are of the whole batch: those of other processes are in them. Pruned weights have gradients of zero.
+        Called twice in a step, dropout drops the same units.
+        """
+
+    def apply(self) -> None:
+        """Clip the gradients, let the optimizer step on them at this step's rate, keep pruned weights at zero."""
+
+
+class Update(abc.ABC):
+    """What a step does with a batch.
+
+    Attributes:
+        several_processes: whether it can train in several. It can where it takes gradients from `Live.gradients`
+            alone and draws nothing, so that all processes come to the same weights.
+    """
+
+    several_processes: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
+        """Go from `step` to `step + 1`; nothing should wait for the device.
+
+        Returns:
+            The loss of the batch before the step, as `Live.gradients` returned it.
+        """
+
+
+class Backpropagation(Update):
+    """The gradient of the batch, applied."""
+
+    several_processes = True
+
+    def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
+        """See `Update`."""
+        loss = training.gradients(batch)
+        training.apply()
+        return loss
+
+
+class SAM(Update):
+    """Sharpness-aware minimisation (Foret et al. 2021, arXiv:2010.01412, algorithm 1), in two passes a step.
+
+    e = rho g / (||g||_2 + 1e-12), with one norm over all parameters, g the gradient at the weights w; the optimizer
+    steps from w on the gradient at w + e, so that weight decay is at w, too. Gradients are clipped at w + e. Pruned
+    weights have no part in the norm or in e. Buffers, which are running statistics of batch norm, are those that the
+    first pass leaves, as in Shin et al. 2023 (arXiv:2311.17539). In several processes e is made of the gradient of the
+    whole batch; the code of that paper has one e for each device (m-SAM).
+
+    Args:
+        rho: length of e.
+    """
+
+    several_processes = True
+
+    def __init__(self, *, rho: Annotated[float, Field(gt=0.0)] = 0.05) -> None:
+        self._rho = rho
+
+    def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
+        """See `Update`."""
+        loss = training.gradients(batch)
+        moved: list[Tensor] = [weight for weight in training.model.parameters() if weight.grad is not None]
+        gradients = [weight.grad for weight in moved if weight.grad is not None]
+        with torch.no_grad():
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            before = [weight.detach().clone() for weight in moved]
+            steps: Sequence[Tensor] = torch._foreach_mul(gradients, self._rho / (norm + _SMALL))
+            torch._foreach_add_(moved, list(steps))
+        with kept_buffers(training.model):
+            training.gradients(batch)
+        with torch.no_grad():
+            torch._foreach_copy_(
+                moved, before
+            )  # adding and subtracting e would not come back to the same bytes
+        training.apply()
+        return loss
+
+
+@contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Put buffers back as they were, whatever a pass through the model does to them."""
+    buffers = list(model.buffers())
+    before = [buffer.clone() for buffer in buffers]
+    yield
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
+
+
+def make_update(section: schema.Update) -> Update:
+    """The update that a section names.
+
+    Raises:
+        ConfigError: no such class, or wrong arguments.
+    """
+    target = locate(section.target, "update._target_")
+    if not (inspect.isclass(target) and issubclass(target, Update)):
+        raise ConfigError(("update._target_", f"{section.target!r} is not a lth_cli.training.updates.Update"))
+    made: Update = target(**check_arguments(target, section.arguments, "update"))
+    return made
