@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from lth_cli.analysis import spectrum
-from lth_cli.analysis.hessian import Examples, Hessian
-from lth_cli.analysis.line import Line, positions
-from lth_cli.analysis.plane import Combination
+from lth_cli.analyses.curvature import spectrum
+from lth_cli.analyses.curvature.hessian import Examples, Hessian
+from lth_cli.analyses.landscape.plane import Combination
+from lth_cli.analyses.line import Line, positions
 from lth_cli.config import schema
 from lth_cli.data.batches import Batch, labelled
 from lth_cli.experiments.recorded import Recorded, open_round

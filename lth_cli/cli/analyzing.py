@@ -12,9 +12,9 @@ from lth_cli.cli.completion import complete_analysis
 from lth_cli.cli.running import ConfigDir, Json, Multirun, Quiet
 
 if TYPE_CHECKING:
+    from lth_cli.analyses.request import Study
+    from lth_cli.analyses.schema import Analyze
     from lth_cli.cli.signals import Signals
-    from lth_cli.config.analyzing import Analyze
-    from lth_cli.experiments.analyses.request import Study
     from lth_cli.store.analyses import StoredAnalysis
 
 _EXAMPLES = (
@@ -64,16 +64,16 @@ def _analyze(
 
     import json as json_library
 
+    from lth_cli.analyses.catalogue import prepare
+    from lth_cli.analyses.request import Request
     from lth_cli.cli.signals import Signals
     from lth_cli.config.errors import LthError, RequestError
-    from lth_cli.experiments.analyses import catalogue
-    from lth_cli.experiments.analyses.request import Request
     from lth_cli.report.analyses import as_json, print_answer, print_points
 
     if not names:
         raise RequestError("name a run to ask about: lth analyze RUN analysis=NAME; lth ls shows the runs")
     points = _points(overrides, config_dir, multirun)
-    studies = [catalogue.prepare(Request.of(config, names, trust)) for _, config in points]
+    studies = [prepare(Request.of(config, names, trust)) for _, config in points]
     found: list[StoredAnalysis | None] = []
     failures: list[LthError] = []
     with Signals() as signals:
@@ -92,8 +92,8 @@ def _analyze(
     elif multirun:
         print_points(list(zip((" ".join(typed) for typed, _ in points), found, strict=True)))
     else:
-        for stored in filter(None, found):
-            print_answer(stored)
+        for stored in filter(None, found):  # the only one
+            print_answer(stored, studies[0].not_shown)
     if signals.received:
         raise typer.Exit(signals.exit_code)
     if failures:
@@ -104,7 +104,7 @@ def _points(
     overrides: Sequence[str], config_dir: Path | None, multirun: bool
 ) -> list[tuple[tuple[str, ...], Analyze]]:
     """Every point composed and validated; all mistakes of all points in one error."""
-    from lth_cli.config.analyzing import Analyze, known_keys
+    from lth_cli.analyses.schema import Analyze, known_keys
     from lth_cli.config.compose import compose, expand, validate_as
     from lth_cli.config.errors import ConfigError
 
@@ -124,8 +124,9 @@ def _points(
 
 def _answered(study: Study, config: Analyze, signals: Signals, quiet: bool) -> StoredAnalysis:
     """The answer of a study: read where it is stored whole, worked out where not."""
+    from lth_cli.analyses.catalogue import drawing
+    from lth_cli.analyses.work import open_work
     from lth_cli.cli.progress import make_observer
-    from lth_cli.experiments.analyses.work import open_work
     from lth_cli.report.analyses import draw
 
     stored = study.stored
@@ -143,7 +144,7 @@ def _answered(study: Study, config: Analyze, signals: Signals, quiet: bool) -> S
         if faults or not stored.finished:
             answer = study.answer(work)
             tables = stored.write_tables(answer.tables)
-            draw(study.name, stored, answer.tables, answer.summary)
+            draw(drawing(study.name), stored, answer.tables, answer.summary)
             result = {
                 **study.labels,
                 "asked": study.asked,
@@ -176,7 +177,7 @@ def _list(config_dir: Path | None) -> None:
 def _print_config(cfg: str, overrides: Sequence[str], config_dir: Path | None) -> None:
     from omegaconf import OmegaConf
 
-    from lth_cli.config.analyzing import known_keys
+    from lth_cli.analyses.schema import known_keys
     from lth_cli.config.compose import compose
 
     if cfg != "job":

@@ -130,7 +130,7 @@ def complete_analysis(ctx: typer.Context, incomplete: str) -> list[str]:
         options = _options(folders, "analysis") if key == "analysis" else []
         return [("" if splits else f"{key}=") + option for option in options if option.startswith(value)]
 
-    from lth_cli.config.analyzing import known_keys
+    from lth_cli.analyses.schema import known_keys
 
     chosen = next((text.split("=", 1)[1] for text in words if text.startswith("analysis=")), None)
     keys = ["analysis", *(known for known, _ in known_keys(chosen) if known != "analysis.name")]

@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lth_cli.report.analysis_figures import DRAW
 from lth_cli.report.figures import new_figure, save_figure
 from lth_cli.store.analyses import Row, StoredAnalysis, Value
 
 _MOST_ROWS = 40
 _MOST_ROWS_AS_JSON = 1000
 _PIPE_WIDTH = 160
-# Measured along the way, for programs and figures; too long to read.
-_NOT_SHOWN = (
-    "curves",
-    "pairs",
-    "networks",
-    "churn",
-    "examples",
-    "scores",
-    "layers",
-    "histogram",
-    "density",
-    "quadrature",
-    "plane",
-    "moves",
-)
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 
 
-def draw(name: str, stored: StoredAnalysis, tables: dict[str, list[Row]], summary: dict[str, Any]) -> None:
-    """Draw an answer's figure beside it; one without anything to draw has none."""
+def draw(
+    drawing: Callable[[Any, dict[str, list[Row]], dict[str, Any]], bool] | None,
+    stored: StoredAnalysis,
+    tables: dict[str, list[Row]],
+    summary: dict[str, Any],
+) -> None:
+    """Draw an answer's figure beside it; one without anything to draw has none.
+
+    Args:
+        drawing: draws on a figure; False when there is nothing to draw.
+        stored: where the answer lies.
+        tables: of the answer.
+        summary: of the answer.
+    """
     figure = new_figure()
-    if name in DRAW and DRAW[name](figure, tables, summary):
+    if drawing is not None and drawing(figure, tables, summary):
         save_figure(figure, stored.path / "figure")
 
 
@@ -53,12 +49,12 @@ def as_json(stored: StoredAnalysis) -> dict[str, Any]:
     return {"path": str(stored.path), **result, "tables": tables}
 
 
-def print_answer(stored: StoredAnalysis) -> None:
-    """Tables, the answer in sentences, where it lies and what it cost."""
+def print_answer(stored: StoredAnalysis, not_shown: Collection[str] = ()) -> None:
+    """Tables but those not shown, the answer in sentences, where it lies and what it cost."""
     console = _console()
     result = stored.result
     for name, rows in stored.tables().items():
-        if name in _NOT_SHOWN or not rows:
+        if name in not_shown or not rows:
             continue
         if len(rows) <= _MOST_ROWS:
             console.print(_table(f"{result['analysis']}: {name}", rows))

@@ -1,12 +1,11 @@
 """Runs that release 0.1.0 left behind: a later release opens, verifies, goes on with and reuses them."""
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 
 import pytest
-
-from lth_cli.experiments.analyses import catalogue
 
 
 @pytest.mark.usefixtures("runs")
@@ -63,9 +62,10 @@ def test_an_answer_is_found(lth):
 @pytest.mark.parametrize("raised,found", [("examples", True), ("connectivity", False)])
 def test_a_version_is_of_one_analysis(runs, lth, monkeypatch, raised, found):
     """What another analysis computes does not make an answer old."""
-    prepare = catalogue.PREPARE[raised]
+    study = importlib.import_module(f"lth_cli.analyses.{raised}.study")
+    prepare = study.prepare
     newer = lambda request, asked: dataclasses.replace(prepare(request, asked), version=2)  # noqa: E731
-    monkeypatch.setitem(catalogue.PREPARE, raised, newer)
+    monkeypatch.setattr(study, "prepare", newer)
     states = "analysis.states=[0@end,1@end,2@end]"
     answered = lth("analyze", "ticket", "analysis=connectivity", states, "analysis.points=3", "--quiet")
     assert answered.code == 0 and ("is answered already" in answered.err) == found

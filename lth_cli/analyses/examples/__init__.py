@@ -1,0 +1,1 @@
+"""What do trainings find easy and hard? Scores of every training example, by its position in the whole training set."""

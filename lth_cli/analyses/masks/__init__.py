@@ -1,0 +1,1 @@
+"""What do masks have in common, and which weights does retraining make small?"""

@@ -1,1 +1,0 @@
-"""Questions asked of finished runs: studies make trajectories, ask for states and call the room `analysis`."""
