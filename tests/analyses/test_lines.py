@@ -17,6 +17,7 @@ from lth_cli.config import schema
 from lth_cli.data.select import select
 from lth_cli.data.source import Arrays
 from lth_cli.data.tensors import TensorData
+from lth_cli.objectives.classification import Classification
 from lth_cli.training.precision import Execution
 
 CPU = Execution(torch.device("cpu"), 1, "fp32", channels_last=False)
@@ -31,14 +32,16 @@ def test_recomputed_statistics_are_not_those_of_single_classes() -> None:
     splits, classes = select(labels, labels, 2, config, 0)
     data = TensorData(arrays, splits, classes, config, device=CPU.device, evaluation_batch=50)
     model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2))
-    recorded: Any = SimpleNamespace(plan=SimpleNamespace(dense=SimpleNamespace(data=data, execution=CPU)))
+    recipe = SimpleNamespace(objective=Classification())
+    dense = SimpleNamespace(data=data, execution=CPU, recipe=recipe)
+    recorded: Any = SimpleNamespace(plan=SimpleNamespace(dense=dense))
 
     class AtHand:
         should_stop = staticmethod(lambda: False)
         examples = Work.examples
 
         def evaluate(self, *_: object) -> Any:
-            return SimpleNamespace(accuracy=1.0, loss=0.0)
+            return {"accuracy": 1.0, "loss": 0.0}
 
     section = Settings(name="connectivity", batch_norm="recomputed", splits=["test"])
     measure(cast(Work, AtHand()), recorded, model, section)
