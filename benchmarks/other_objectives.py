@@ -4,8 +4,8 @@ Run: python benchmarks/other_objectives.py image [--seeds 0 1 2] [--runs-dir run
      python benchmarks/other_objectives.py text [--text FILE --test-text FILE]
 
 image: experiment=siren_image, PSNR of the fitted image. text: experiment=gpt_characters, perplexity of the next
-character on the last tenth of Python's language reference, or on files of your own, for instance of WikiText-2. Finished
-runs in the folder are read, not repeated.
+character on the last tenth of Python's language reference, or on files of your own, for instance of WikiText-2.
+Finished runs in the folder are read, not repeated.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ def _sequence(
     from lth_cli.cli.point import make_task, run_point
     from lth_cli.cli.signals import Signals
     from lth_cli.config.compose import quote_rounds
+    from lth_cli.experiments.teachers import refuse_as_student
     from lth_cli.report.sequences import Member, print_sequence, rows_of, write_sequence
 
     typed, kind = quote_rounds(overrides or []), "prune" if prune else "train"
@@ -71,6 +72,7 @@ def _sequence(
     taught = [_with_enough(point, len(found)) for point, found in zip(taught, teachers[1:], strict=True)]
     for point in points:
         make_task(kind, point.config, None)
+        refuse_as_student(point.config)
     members: list[Member] = []
     with Signals() as signals:
         for number, point in enumerate(points):

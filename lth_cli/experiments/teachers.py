@@ -52,10 +52,7 @@ def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None)
     section = plan.config.distillation
     if not section.teachers:
         return dataclasses.replace(plan, teachers=())
-    if plan.config.objective.target != schema.CLASSIFICATION:
-        raise ConfigError(
-            (_KEY, f"teachers answer with logits of classes; {plan.config.objective.target} has none")
-        )
+    refuse_as_student(plan.config)
     kept = {**_kept(source), **_kept(run)}
     found: list[NamedTeacher] = []
     for name in section.teachers:
@@ -77,6 +74,14 @@ def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None)
         )
     taught = dataclasses.replace(plan, teachers=tuple(found))
     return dataclasses.replace(taught, dense=taught.distilled(taught.dense, {}))
+
+
+def refuse_as_student(config: schema.Config) -> None:
+    """Refuse a training that no teacher can teach. Raises ConfigError."""
+    if config.objective.target != schema.CLASSIFICATION:
+        raise ConfigError(
+            (_KEY, f"teachers answer with logits of classes; {config.objective.target} has none")
+        )
 
 
 def keep_teachers(plan: Plan, run: Run, engine: Engine) -> None:

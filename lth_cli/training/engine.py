@@ -197,8 +197,10 @@ class Engine:
         found: dict[tuple[int, str], dict[str, Any]] = {}
         for line in self.store.metrics(identity):
             before = found.get((line["step"], line["split"]), {})
-            own = {**before.get("own", {}), **line.get("own", {})}
-            found[line["step"], line["split"]] = {**before, **line, **({"own": own} if own else {})}
+            own, values = line.get("own", {}), {name: line[name] for name in line.get("own", {})}
+            # A later line of the same state adds metrics; the time until there is that of the first.
+            merged = {"own": {**before.get("own", {}), **own}} if own else {}
+            found[line["step"], line["split"]] = {**line, **before, **values, **merged}
         if self.own:
             asked, at = self._own_digests, set(wanted)
             found = {

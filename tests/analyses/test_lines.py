@@ -32,9 +32,13 @@ def test_recomputed_statistics_are_not_those_of_single_classes() -> None:
     splits, classes = select(labels, labels, 2, config, 0)
     data = TensorData(arrays, splits, classes, config, device=CPU.device, evaluation_batch=50)
     model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2))
-    recipe = SimpleNamespace(objective=Classification())
-    dense = SimpleNamespace(data=data, execution=CPU, recipe=recipe)
-    recorded: Any = SimpleNamespace(plan=SimpleNamespace(dense=dense))
+    recorded: Any = SimpleNamespace(
+        plan=SimpleNamespace(
+            dense=SimpleNamespace(
+                data=data, execution=CPU, recipe=SimpleNamespace(objective=Classification())
+            )
+        )
+    )
 
     class AtHand:
         should_stop = staticmethod(lambda: False)
