@@ -124,6 +124,6 @@ def test_a_new_analysis_is_one_folder_and_one_file(tmp_path, lth_process, small)
     assert lth("train", "name=one", "-q", *small).returncode == 0
     asked = lth("analyze", "one", "analysis=norms", "analysis.power=1")
     assert asked.returncode == 0, asked.stderr
-    assert "norms: largest" in asked.stdout and "norms: layers" not in asked.stdout
+    assert "norms:" in asked.stdout and "layer" not in asked.stdout  # a table that is not shown
     (stored,) = (tmp_path / "runs/one/analysis").glob("norms-*")
     assert (stored / "figure.svg").is_file()
