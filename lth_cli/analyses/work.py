@@ -17,6 +17,7 @@ from lth_cli.config.steps import Duration
 from lth_cli.data.batches import Batch, mixed_order
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.experiments.session import SessionObserver
+from lth_cli.experiments.uses import Uses
 from lth_cli.experiments.workforce import workforce
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.files import digest
@@ -154,7 +155,7 @@ def open_work(
     except Locked as error:
         raise Interrupted(f"stopped while waiting: {error}") from error
     with lock, workforce() as make_trainer:
-        parts, uses = stored.parts(identity), _Uses(stored)  # refused where a newer release wrote them
+        parts, uses = stored.parts(identity), Uses(stored)  # refused where a newer release wrote them
         stored.clear_leftovers()
         engine = Engine(
             TrajectoryStore(Path(config.runs_dir) / ".store", warn=observer.message),
@@ -167,16 +168,3 @@ def open_work(
             make_trainer,
         )
         yield Work(stored, identity, engine, observer, _parts=parts)
-
-
-class _Uses:
-    """Notes which trajectories an analysis reads or trains, so that `lth gc` leaves them until it is finished."""
-
-    def __init__(self, stored: StoredAnalysis) -> None:
-        self._stored = stored
-        self._noted = set(stored.uses())
-
-    def __call__(self, identity: str) -> None:
-        if identity not in self._noted:
-            self._noted.add(identity)
-            self._stored.write_uses(sorted(self._noted))

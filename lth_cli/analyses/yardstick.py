@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +10,6 @@ from lth_cli.config.errors import RequestError
 from lth_cli.config.metrics import Metric
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.objectives.classification import Classification
-from lth_cli.store.analyses import Row
 from lth_cli.store.rounds import Round
 
 
@@ -80,24 +78,6 @@ def yardstick(recorded: Recorded) -> Yardstick:
 def below(barrier: float | None, threshold: float) -> bool:
     """Whether a barrier is one that connects; one that is not finite is none."""
     return barrier is not None and barrier < threshold
-
-
-def mean_of(rows: Sequence[Row], column: str) -> float | None:
-    """Mean of a column; None where any value is missing: of barriers, one that is not finite."""
-    values = _values(rows, column)
-    return statistics.fmean(values) if values else None
-
-
-def spread_of(rows: Sequence[Row], column: str) -> float | None:
-    """Sample standard deviation of a column; None where any value is missing, or there is one alone."""
-    values = _values(rows, column)
-    return statistics.stdev(values) if len(values) > 1 else None
-
-
-def _values(rows: Sequence[Row], column: str) -> list[float]:
-    """All of a column, or none."""
-    values = [float(value) for row in rows if isinstance(value := row[column], int | float)]
-    return values if len(values) == len(rows) else []
 
 
 def check_objectives(states: Sequence[Recorded]) -> None:

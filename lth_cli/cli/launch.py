@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from lth_cli.cli.progress import make_observer
+from lth_cli.cli.point import run_point
 from lth_cli.cli.signals import Signals
 from lth_cli.config import compose
 from lth_cli.config.compose import Point
 from lth_cli.config.errors import ConfigError, RequestError
 from lth_cli.config.points import load_all
-from lth_cli.config.schema import Config
-from lth_cli.config.steps import Duration
-from lth_cli.experiments import imp
-from lth_cli.experiments.kept_scores import with_kept_scores
-from lth_cli.experiments.rewind import rewind_task
-from lth_cli.experiments.session import Task, find_existing, open_session, stored_config
+from lth_cli.experiments.session import stored_config
 from lth_cli.report import show
 from lth_cli.store.runs import Run
 
-TASKS: dict[str, Callable[[Config, Run | None], Task]] = {"train": imp.train_task, "prune": imp.prune_task}
 # Keys that a command does not use; naming one is a misunderstanding worth stopping for.
 _UNUSED = {
     "train": ("pruning", "rewind", "controls", "control", "rounds"),
@@ -92,46 +85,6 @@ def launch(
         sys.exit(signals.exit_code)
 
 
-def run_point(kind: str, config: Config, name: str, source: Run | None, signals: Signals, quiet: bool) -> Run:
-    """Run one config, or go on with it; a finished run is left as it is.
-
-    Raises:
-        RequestError: it does not fit its data or model, or another experiment has its name.
-        LthError: it fails.
-    """
-    existing = find_existing(config, kind, name, None if source is None else source.info["id"])
-    if existing is not None and existing.info["state"] == "finished":
-        sys.stderr.write(
-            f"lth: {name} is finished already; delete it or give another name= to run it again\n"
-        )
-        return existing
-    if existing is not None:
-        # Another number of threads would give other bytes: what the run began with is used to its end.
-        config = config.model_copy(update={key: existing.config[key] for key in ("device", "threads")})
-        config = with_kept_scores(config, existing)
-    task = make_task(kind, config, source, existing)
-    with (
-        make_observer(task.trainings, name, quiet) as observer,
-        open_session(task, name, observer, signals.stop) as session,
-        signals.working(session),
-    ):
-        task.program(session)
-        show.draw_figures(session.run)
-    return session.run
-
-
-def make_task(kind: str, config: Config, source: Run | None, run: Run | None = None) -> Task:
-    """What a command does with a config, checked. Raises RequestError when it does not fit its data or model.
-
-    Args:
-        kind: the command.
-        config: validated.
-        source: the run whose masks are retrained.
-        run: the one that is gone on with.
-    """
-    return TASKS[kind](config, run) if source is None else rewind_task(config, source, run)
-
-
 def make_points(
     primary: str,
     overrides: Sequence[str],
@@ -152,28 +105,6 @@ def make_points(
     if problems:
         raise ConfigError(*problems)
     return points
-
-
-def share_rewind_points(points: Sequence[Point]) -> list[Point]:
-    """Points of a sweep that differ in where they rewind to: the first to train keeps the states of all of them."""
-
-    def alike(point: Point) -> str:
-        other = ("rewind", "control", "controls", "rounds", "pruning", "name", "checkpoint")
-        values = {k: v for k, v in point.config.model_dump(mode="json").items() if k not in other}
-        return json.dumps(values, sort_keys=True)
-
-    wanted: dict[str, list[Duration]] = {}
-    for point in points:
-        wanted.setdefault(alike(point), []).append(point.config.rewind.to)
-    shared = []
-    for point in points:
-        checkpoint = point.config.checkpoint
-        keep = list(dict.fromkeys([*checkpoint.keep, *wanted[alike(point)]]))
-        if len(wanted[alike(point)]) > 1:
-            checkpoint = checkpoint.model_copy(update={"keep": keep})
-        config = point.config.model_copy(update={"checkpoint": checkpoint})
-        shared.append(dataclasses.replace(point, config=config))
-    return shared
 
 
 def refuse_unused(kind: str, overrides: Sequence[str]) -> None:

@@ -46,7 +46,8 @@ def _sequence(
     import dataclasses
     import json as json_library
 
-    from lth_cli.cli.launch import make_points, make_task, names_of, run_point, sweep_name
+    from lth_cli.cli.launch import make_points, names_of, sweep_name
+    from lth_cli.cli.point import make_task, run_point
     from lth_cli.cli.signals import Signals
     from lth_cli.config.compose import quote_rounds
     from lth_cli.experiments.teachers import refuse_as_student

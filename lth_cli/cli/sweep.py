@@ -15,12 +15,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lth_cli.cli.launch import make_task, share_rewind_points
+from lth_cli.cli.point import make_task
 from lth_cli.cli.signals import Signals
 from lth_cli.cli.worker import ClusterPoint, run_stored_point
 from lth_cli.config.compose import Point
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.launching import Launcher
+from lth_cli.config.points import share_rewind_points
 from lth_cli.config.schema import Config
 from lth_cli.experiments.kept_scores import with_kept_scores
 from lth_cli.experiments.plan import make_plan

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from lth_cli.cli.launch import run_point
+from lth_cli.cli.point import run_point
 from lth_cli.cli.signals import Signals
 from lth_cli.config.compose import validate
 from lth_cli.config.errors import LthError

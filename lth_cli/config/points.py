@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from lth_cli.config import compose
 from lth_cli.config.compose import Point
 from lth_cli.config.errors import ConfigError
+from lth_cli.config.steps import Duration
 
 
 def load_all(
@@ -146,3 +149,25 @@ def _sets_value(text: str, combination: tuple[str, ...]) -> bool:
 def _parsed(text: str) -> Override:
     """An override of one value, as `expand` returned it."""
     return OverridesParser.create().parse_override(text)
+
+
+def share_rewind_points(points: Sequence[Point]) -> list[Point]:
+    """Points of a sweep that differ in where they rewind to: the first to train keeps the states of all of them."""
+
+    def alike(point: Point) -> str:
+        other = ("rewind", "control", "controls", "rounds", "pruning", "name", "checkpoint")
+        values = {k: v for k, v in point.config.model_dump(mode="json").items() if k not in other}
+        return json.dumps(values, sort_keys=True)
+
+    wanted: dict[str, list[Duration]] = {}
+    for point in points:
+        wanted.setdefault(alike(point), []).append(point.config.rewind.to)
+    shared = []
+    for point in points:
+        checkpoint = point.config.checkpoint
+        keep = list(dict.fromkeys([*checkpoint.keep, *wanted[alike(point)]]))
+        if len(wanted[alike(point)]) > 1:
+            checkpoint = checkpoint.model_copy(update={"keep": keep})
+        config = point.config.model_copy(update={"checkpoint": checkpoint})
+        shared.append(dataclasses.replace(point, config=config))
+    return shared

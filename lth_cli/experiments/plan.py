@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from lth_cli.config import schema
 from lth_cli.config.distilling import Distillation
@@ -189,6 +189,32 @@ def taught_between(section: Distillation, trajectory: Trajectory) -> tuple[int, 
     first, steps = trajectory.first_step, trajectory.end - trajectory.first_step
     begins, ends = (first + math.ceil(exact(share) * steps) for share in (section.start, section.end))
     return begins, ends
+
+
+class Machine(Protocol):
+    """What a config says of this machine."""
+
+    @property
+    def device(self) -> str:
+        """Where to compute what cannot be computed where it was."""
+
+    @property
+    def threads(self) -> Any:
+        """And with how many threads: `auto` or a number."""
+
+
+def plan_of_stored(config: schema.Config, machine: Machine) -> Plan:
+    """The plan of a stored config: on its own device where this machine has that, else on the machine's.
+
+    Raises:
+        ConfigError: as make_plan.
+    """
+    try:
+        return make_plan(config)
+    except ConfigError as error:
+        if [path for path, _ in error.problems] != ["device"]:
+            raise
+        return make_plan(config.model_copy(update={"device": machine.device, "threads": machine.threads}))
 
 
 def make_plan(config: schema.Config) -> Plan:

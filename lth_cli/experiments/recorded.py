@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lth_cli.config import schema
-from lth_cli.config.errors import ConfigError, RequestError
+from lth_cli.config.errors import RequestError
 from lth_cli.config.references import Reference
 from lth_cli.config.steps import Duration
-from lth_cli.experiments.plan import Plan, make_plan
+from lth_cli.experiments.plan import Machine, Plan, plan_of_stored
 from lth_cli.experiments.session import stored_config
 from lth_cli.experiments.trust import TRUST, check_trust
 from lth_cli.pruning.mask import Masks
@@ -34,20 +34,12 @@ from lth_cli.training.trajectory import (
 )
 
 
-class Here(Protocol):
-    """What a config says of this machine."""
+class Here(Machine, Protocol):
+    """What a config says of this machine, and of where things lie on it."""
 
     @property
     def runs_dir(self) -> str:
         """Folder of runs."""
-
-    @property
-    def device(self) -> str:
-        """Where to compute what cannot be computed where it was."""
-
-    @property
-    def threads(self) -> Any:
-        """And with how many threads: `auto` or a number."""
 
     @property
     def data(self) -> schema.DataPlace:
@@ -211,12 +203,7 @@ def _plan(run: Run, place: Here) -> Plan:
     # Metrics of a person's own decide no weight, and their code may be gone.
     evaluation = stored.evaluation.model_copy(update={"metrics": []})
     stored = stored.model_copy(update={"data": data, "runs_dir": place.runs_dir, "evaluation": evaluation})
-    try:
-        return make_plan(stored)
-    except ConfigError as error:
-        if [path for path, _ in error.problems] != ["device"]:
-            raise
-        return make_plan(stored.model_copy(update={"device": place.device, "threads": place.threads}))
+    return plan_of_stored(stored, place)
 
 
 def _trajectory(plan: Plan, round_: Round, masks: Masks) -> Trajectory | Known:

@@ -21,7 +21,7 @@ from lth_cli.experiments.imp import (
     train_dense,
 )
 from lth_cli.experiments.kept_scores import with_kept_scores
-from lth_cli.experiments.plan import Plan, differences, make_plan
+from lth_cli.experiments.plan import Plan, differences, make_plan, plan_of_stored
 from lth_cli.experiments.recorded import noted_teachers
 from lth_cli.experiments.session import Session, Task, stored_config
 from lth_cli.experiments.teachers import fitted, keep_teachers, with_teachers
@@ -135,13 +135,7 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
     # Places are this person's; where to rewind to is what is asked now.
     here = {name: getattr(plan.config, name) for name in ("data", "rewind", "checkpoint")}
     stored = stored.model_copy(update=here)
-    try:
-        ours = make_plan(stored)
-    except ConfigError as error:
-        if [path for path, _ in error.problems] != ["device"]:
-            raise
-        machine = {"device": plan.config.device, "threads": plan.config.threads}
-        ours = make_plan(stored.model_copy(update=machine))
+    ours = plan_of_stored(stored, plan.config)
     first = run.round(0)
     recorded = note.get("dense") or (first.summary["trajectory"] if first.finished else None)
     # Of what the source notes; its own teachers are none of ours.
@@ -237,7 +231,9 @@ def _networks(source: Source, plan: Plan, number: int) -> dict[str, Teacher]:
     if "previous" in names:
         state = _before(source, number, f"the teacher previous of round {number} is")
         # The rounds of a run that was rewound itself may have other data than the dense training behind them.
-        rounds = make_plan(stored_config(source.run)) if "source" in source.run.info else source.plan
+        rounds = source.plan
+        if "source" in source.run.info:
+            rounds = plan_of_stored(stored_config(source.run), plan.config)
         found["previous"] = fitted(f"{label} previous", state, rounds, plan)
     return found
 

@@ -21,6 +21,7 @@ from lth_cli.experiments.kept_scores import keep_scores, with_kept_scores, witho
 from lth_cli.experiments.plan import Plan, differences
 from lth_cli.experiments.predictions import keep_predictions
 from lth_cli.experiments.space import shortage
+from lth_cli.experiments.uses import Uses
 from lth_cli.experiments.workforce import workforce
 from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks
@@ -370,7 +371,7 @@ def open_session(
             config.evaluation,
             config.checkpoint.every,
             observer,
-            _Uses(run),
+            Uses(run),
             stop,
             make_trainer,
             task.plan.own,
@@ -399,19 +400,6 @@ def _mark_failed(run: Run, error: Exception) -> None:
         run.update(state="failed", error=str(error) or type(error).__name__, diverged=diverged)
     except LthError as second:
         sys.stderr.write(f"the failure could not be noted in the run: {second}\n")
-
-
-class _Uses:
-    """Notes in the run which trajectories it reads or trains, so that `lth gc` leaves them until it is finished."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._noted = set(run.uses())
-
-    def __call__(self, identity: str) -> None:
-        if identity not in self._noted:
-            self._noted.add(identity)
-            self._run.write_uses(self._noted)
 
 
 def _create(config: Config, task: Task, name: str) -> Run:

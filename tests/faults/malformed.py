@@ -217,7 +217,7 @@ class _Accepted(Exception):
 
 def ask(request: Request) -> Answer:
     """Make a request in this process, in an empty folder; a run that would begin is not begun."""
-    import lth_cli.cli.launch
+    import lth_cli.cli.point
     from lth_cli.cli.main import main
 
     accepted = mock.Mock(side_effect=_Accepted)
@@ -233,7 +233,7 @@ def ask(request: Request) -> Answer:
         stack.callback(os.chdir, before)
         os.chdir(folder)
         stack.enter_context(mock.patch.object(sys, "argv", ["lth", *request.arguments]))
-        stack.enter_context(mock.patch.object(lth_cli.cli.launch, "open_session", accepted))
+        stack.enter_context(mock.patch.object(lth_cli.cli.point, "open_session", accepted))
         stack.enter_context(contextlib.redirect_stdout(said))
         stack.enter_context(contextlib.redirect_stderr(said))
         try:

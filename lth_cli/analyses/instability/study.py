@@ -28,14 +28,13 @@ from lth_cli.analyses.request import (
     circumstances,
     settings,
 )
+from lth_cli.analyses.tables import grouped, mean_of, spread_of
 from lth_cli.analyses.work import Work
 from lth_cli.analyses.yardstick import (
     Yardstick,
     below,
     check_objectives,
     has_classes,
-    mean_of,
-    spread_of,
     yardstick,
 )
 from lth_cli.config.distilling import Distillation
@@ -233,9 +232,7 @@ def _differing(work: Work, model: nn.Module, recorded: Recorded, ends: tuple[Sta
 
 def _stability(pairs: Sequence[Row], threshold: float, by: Yardstick) -> list[Row]:
     """A row a round and step: mean and spread over pairs and runs."""
-    groups: dict[tuple[Any, Any], list[Row]] = {}
-    for row in pairs:
-        groups.setdefault((row["round"], row["step"]), []).append(row)
+    groups = grouped(pairs, lambda row: (row["round"], row["step"]))
     found = []
     for (name, step), rows in groups.items():
         mean = mean_of(rows, by.column)
@@ -262,10 +259,7 @@ def _stability(pairs: Sequence[Row], threshold: float, by: Yardstick) -> list[Ro
 
 def _by_round(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows by round, each round's by step."""
-    groups: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: _value(row, "step")):
-        groups.setdefault(str(row["round"]), []).append(row)
-    return groups
+    return grouped(sorted(rows, key=lambda row: _value(row, "step")), lambda row: str(row["round"]))
 
 
 def _value(row: Row, column: str) -> float:

@@ -29,13 +29,12 @@ from lth_cli.analyses.request import (
     circumstances,
     settings,
 )
+from lth_cli.analyses.tables import grouped, mean_of, spread_of
 from lth_cli.analyses.work import Work
 from lth_cli.analyses.yardstick import (
     Yardstick,
     below,
     check_objectives,
-    mean_of,
-    spread_of,
     yardstick,
 )
 from lth_cli.config.errors import LthError, RequestError
@@ -240,10 +239,11 @@ def _measured(
 
 def _robustness(moves: Sequence[Row], asked: Settings, by: Yardstick) -> list[Row]:
     """A row a round, direction and length: means over runs and draws, and the spread of the barrier."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in moves:
-        length = row["multiple"] or row["norm"]
-        groups.setdefault((row["round"], row["direction"], row["multiple"] is None, length), []).append(row)
+
+    def alike(row: Row) -> tuple[Any, ...]:
+        return row["round"], row["direction"], row["multiple"] is None, row["multiple"] or row["norm"]
+
+    groups = grouped(moves, alike)
     found = []
     for rows in groups.values():
         mean = mean_of(rows, by.column)

@@ -12,7 +12,6 @@ import functools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -28,6 +27,7 @@ from lth_cli.analyses.request import (
     settings,
 )
 from lth_cli.analyses.rounds.settings import Settings
+from lth_cli.analyses.tables import grouped, mean_of, spread_of
 from lth_cli.analyses.work import Work
 from lth_cli.analyses.yardstick import (
     Yardstick,
@@ -250,38 +250,29 @@ def _row(end: End, lines: dict[str, Curve], match: Match, asked: Settings, by: Y
 
 def _by_round(rows: Sequence[Row], match: Match, asked: Settings, by: Yardstick) -> list[Row]:
     """A row a round: means over the runs, which decide whether it matches and is connected, and their spread."""
-    groups: dict[Any, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row["round"], []).append(row)
     found = []
     column = f"test_{match.metric.name}"
-    for name, group in groups.items():
-        score_, spread = _mean_and_spread(group, column)
+    for name, group in grouped(rows, lambda row: row["round"]).items():
+        mean = mean_of(group, column)
         summed: Row = {
             "round": name,
-            "density": _mean_and_spread(group, "density")[0],
-            column: score_,
-            f"{column}_std": spread,
-            "matching": score_ is not None and match.holds(score_),
+            "density": mean_of(group, "density"),
+            column: mean,
+            f"{column}_std": spread_of(group, column),
+            "matching": mean is not None and match.holds(mean),
         }
         for what in _COMPARED:
             for split in asked.splits:
                 barriers = f"{split}{by.suffix}_to_{what}"
-                summed[barriers] = _mean_and_spread(group, barriers)[0]
-            barrier, spread = _mean_and_spread(group, f"{by.column}_to_{what}")
-            summed[f"{by.column}_to_{what}_std"] = spread
-            summed[f"connected_to_{what}"] = None if barrier is None else barrier < asked.threshold
+                summed[barriers] = mean_of(group, barriers)
+            barrier = f"{by.column}_to_{what}"
+            summed[f"{barrier}_std"] = spread_of(group, barrier)
+            there = group[0][f"connected_to_{what}"] is not None
+            summed[f"connected_to_{what}"] = (
+                below(mean_of(group, barrier), asked.threshold) if there else None
+            )
         found.append(summed)
     return found
-
-
-def _mean_and_spread(rows: Sequence[Row], column: str) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation of a column; None where there is nothing, or one value alone."""
-    values = [float(value) for row in rows if isinstance(value := row[column], float)]
-    return (
-        statistics.fmean(values) if values else None,
-        statistics.stdev(values) if len(values) > 1 else None,
-    )
 
 
 def _agreement(what: str, over: str, rows: Sequence[Row]) -> Row:
