@@ -20,7 +20,8 @@ from lth_cli.config.targets import check_arguments, locate
 from lth_cli.models.initialize import initialize
 from lth_cli.models.layers import weighted_layers, weights_and_biases
 
-_SUPPLIED = ("input_shape", "classes", "outputs", "vocabulary", "length")
+# What an objective may have for an architecture; of no other argument can it be said who should give it.
+_SUPPLIED = {"input_shape", "classes", "outputs", "vocabulary", "length"}
 # Packages whose modules draw random numbers in training only where `_drop_probabilities` finds it.
 _READ_PACKAGES = {"torch", "torchvision", "lth_cli"}
 _ALWAYS_RANDOM = (nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
@@ -45,12 +46,12 @@ def build(config: schema.Model, interface: Interface, init_seed: int) -> nn.Modu
             wrong, or it does not fit the data set.
     """
     function = locate(config.target, "model._target_")
-    arguments = check_arguments(function, config.arguments, "model", supplied=_SUPPLIED)
-    supplied = _accepted(function, interface.supplied)
-    missing = sorted(_needed(function) & set(_SUPPLIED) - supplied.keys())
+    missing = sorted(_needed(function) & _SUPPLIED - interface.supplied.keys() - config.arguments.keys())
     if missing:
         problem = f"{config.target} needs {', '.join(missing)}, which this data set and objective do not give"
         raise ConfigError(("model", problem))
+    arguments = check_arguments(function, config.arguments, "model", supplied=tuple(interface.supplied))
+    supplied = _accepted(function, interface.supplied)
     with _seeded(derive_seed(init_seed, "model.build")):
         try:
             model = function(**supplied, **arguments)
