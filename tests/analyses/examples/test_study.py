@@ -366,7 +366,7 @@ def test_grand_computes_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
             seen.append((matmul.allow_tf32, cudnn.allow_tf32))
             return super().forward(inputs)
 
-    batch = torch.ones(2, 3), torch.tensor([0, 1])
+    batch = {"inputs": torch.ones(2, 3), "labels": torch.tensor([0, 1])}
     execution = Execution(torch.device("cpu"), torch.get_num_threads(), "tf32", False)
     recorded = SimpleNamespace(plan=SimpleNamespace(dense=SimpleNamespace(execution=execution)), masks={})
     work = SimpleNamespace(examples=lambda *_: iter([batch]))
