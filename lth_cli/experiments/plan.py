@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lth_cli.config import schema
+from lth_cli.config.distilling import Distillation
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.metrics import Metric
 from lth_cli.config.steps import Duration
@@ -156,9 +157,9 @@ class Plan:
                 teachers += [found.teacher for found in self.teachers or () if found.name == name]
         if not teachers:
             return trajectory
-        first, steps = trajectory.first_step, trajectory.end - trajectory.first_step
-        begins, ends = (first + math.ceil(exact(share) * steps) for share in (section.start, section.end))
+        begins, ends = taught_between(section, trajectory)
         if begins >= ends:
+            steps = trajectory.end - trajectory.first_step
             raise ConfigError(
                 (
                     "distillation.end",
@@ -181,6 +182,13 @@ class Plan:
             cached=section.cache and augmented,
         )
         return dataclasses.replace(trajectory, distilled=distilled)
+
+
+def taught_between(section: Distillation, trajectory: Trajectory) -> tuple[int, int]:
+    """First step of a training that may distil, and the one from which on none does, by the shares of a section."""
+    first, steps = trajectory.first_step, trajectory.end - trajectory.first_step
+    begins, ends = (first + math.ceil(exact(share) * steps) for share in (section.start, section.end))
+    return begins, ends
 
 
 class Machine(Protocol):

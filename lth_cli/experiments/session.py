@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from lth_cli.config.compose import validate
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.metrics import Metric, noting
@@ -21,6 +19,7 @@ from lth_cli.config.schema import Config
 from lth_cli.experiments.environment import describe_machine, git_commit
 from lth_cli.experiments.kept_scores import keep_scores, with_kept_scores, without_places_of_scores
 from lth_cli.experiments.plan import Plan, differences
+from lth_cli.experiments.predictions import keep_predictions
 from lth_cli.experiments.space import shortage
 from lth_cli.experiments.uses import Uses
 from lth_cli.experiments.workforce import workforce
@@ -30,12 +29,9 @@ from lth_cli.store.files import Damaged, Gone, WriteFailed
 from lth_cli.store.own_code import check_own_code, own_code
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, now
-from lth_cli.store.states import State
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.engine import Advanced, Engine, Interrupted, Observer
-from lth_cli.training.evaluate import Stopped, answers
 from lth_cli.training.loop import Diverged
-from lth_cli.training.restore import restore
 from lth_cli.training.trajectory import Trajectory
 
 _TRIES = 10  # the shared store may be deleted between a training and the links to its states
@@ -213,16 +209,6 @@ class Session:
             return
         raise LthError(f"{self.engine.store.root} is deleted again and again while states are taken from it")
 
-    def _keep_predictions(self, round_: Round, trajectory: Trajectory) -> None:
-        """Write what the end of a round answers to the examples held out and tested. Raises Interrupted."""
-        state = self.engine.state(trajectory, trajectory.end)
-        data, tensors = trajectory.data, {}
-        for split in ("val", "test"):
-            if split in data.sizes:
-                tensors[f"{split}_outputs"] = _answered(trajectory, state, split, self.engine.stop.is_set)
-                tensors[f"{split}_positions"] = data.positions(split)
-        round_.save_predictions(tensors, trajectory.identity, trajectory.end)
-
     def _record(
         self,
         round_: Round,
@@ -241,7 +227,7 @@ class Session:
             round_.add_checkpoint(step, store.state_path(identity, step))
         round_.write_metrics(advanced.metrics)
         if predictions:
-            self._keep_predictions(round_, trajectory)
+            keep_predictions(round_, trajectory, self.engine)
         density = mask_room.density(masks)
         names = ["loss", *(metric.name for metric in self.plan.metrics)]
         round_.write_summary(
@@ -267,18 +253,6 @@ class Session:
                 "seconds": round(advanced.seconds, 3),
             }
         )
-
-
-def _answered(trajectory: Trajectory, state: State, split: str, should_stop: Callable[[], bool]) -> Tensor:
-    """What a state answers to a split, float32 [N, ...], on the CPU. Raises Interrupted."""
-    recipe = trajectory.recipe
-    recipe.execution.activate()
-    model = recipe.execution.place(recipe.build(init_seed=0))
-    restore(model, state)
-    try:
-        return answers(model, recipe.objective, recipe.data, split, recipe.execution, should_stop)[0]
-    except Stopped:
-        raise Interrupted("stopped while predictions are made; the same command goes on from there") from None
 
 
 def row(summary: dict[str, Any]) -> dict[str, Any]:

@@ -206,6 +206,9 @@ class TrajectoryStore:
         def write() -> None:
             self.describe(identity, description)  # with each state: the whole store may have been deleted
             save_state(path, state, identity)
+            self.describe(
+                identity, description
+            )  # or is being deleted, but for what comes after it was listed
 
         write_within(path.parent, write)
 
@@ -235,6 +238,7 @@ class TrajectoryStore:
             if target.exists():
                 return False
             link_or_copy(path, target)
+            self.describe(identity, description)  # as in `_save`
             return True
 
         return write_within(target.parent, write)

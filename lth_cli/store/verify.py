@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -117,10 +118,19 @@ def verify_trajectory(store: TrajectoryStore, identity: str) -> Iterator[Fault]:
         if damaged:
             yield Fault(path, f"{damaged} of its lines are not what was written")
     try:
-        if store.description(identity) is None and _state_files(folder):
+        if _undescribed(store, identity):
             yield Fault(folder / "trajectory.json", "missing")
     except LthError as error:
         yield fault_of(folder, error)
+
+
+def _undescribed(store: TrajectoryStore, identity: str) -> bool:
+    """Whether states lie there without a description; looked at twice, since the store may be deleted right now."""
+    for pause in (0.0, 0.2):
+        time.sleep(pause)
+        if store.description(identity) is not None or not _state_files(store.folder(identity)):
+            return False
+    return True
 
 
 def _verify_states(folder: Path, identity: str) -> Iterator[Fault]:

@@ -21,6 +21,7 @@ from lth_cli.pruning import mask as mask_room
 from lth_cli.store.locks import Locked
 from lth_cli.store.states import State, read_header
 from lth_cli.store.trajectories import TrajectoryStore
+from lth_cli.training import lines as lines_room
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Stopped
 from lth_cli.training.loop import Diverged, Trainer, initial_state
@@ -134,7 +135,9 @@ class Engine:
         else:
             raise LthError(f"{self.store.root} is deleted again and again while this trains into it")
         trained = self.store.steps_by(identity, self.run_id, first, to)
-        metrics = sorted((self._told(known[key]) for key in plan & known.keys()), key=_metric_order)
+        metrics = sorted(
+            (lines_room.told(known[key], self.own) for key in plan & known.keys()), key=_metric_order
+        )
         return Advanced(trained, to - first - trained, time.monotonic() - begun, metrics)
 
     @contextmanager
@@ -190,35 +193,7 @@ class Engine:
         )
 
     def _known(self, identity: str, wanted: Iterable[int]) -> dict[tuple[int, str], dict[str, Any]]:
-        """Evaluations by step and split. One without a metric of a person's own counts as none at a step of `wanted`.
-
-        There the state is stored; at other steps nothing is trained again for a metric that somebody thought of later.
-        """
-        found: dict[tuple[int, str], dict[str, Any]] = {}
-        for line in self.store.metrics(identity):
-            before = found.get((line["step"], line["split"]), {})
-            own, values = line.get("own", {}), {name: line[name] for name in line.get("own", {})}
-            # A later line of the same state adds metrics; the time until there is that of the first.
-            merged = {"own": {**before.get("own", {}), **own}} if own else {}
-            found[line["step"], line["split"]] = {**line, **before, **values, **merged}
-        if self.own:
-            asked, at = self._own_digests, set(wanted)
-            found = {
-                (step, split): line
-                for (step, split), line in found.items()
-                if split == "train" or step not in at or asked.items() <= line.get("own", {}).items()
-            }
-        return found
-
-    @property
-    def _own_digests(self) -> dict[str, str]:
-        return {own.metric.name: own.digest for own in self.own}
-
-    def _told(self, line: dict[str, Any]) -> dict[str, Any]:
-        """A line without metrics that others thought of, or that were other functions then."""
-        asked = self._own_digests
-        foreign = {name for name, value in line.get("own", {}).items() if asked.get(name) != value}
-        return {name: value for name, value in line.items() if name != "own" and name not in foreign}
+        return lines_room.known(self.store.metrics(identity), self.own, wanted)
 
     def _teaching(self, trajectory: Trajectory) -> Teaching | None:
         """The teachers of a training, trained where they are not stored. Raises Interrupted, LthError."""
@@ -437,9 +412,7 @@ def _evaluate(
     trajectory = trainer.trajectory
     further: dict[str, Any] = {}
     if own and split != "train":
-        outputs, batch = trainer.answers(split, should_stop)
-        further = {one.metric.name: one.value(outputs, batch) for one in own}
-        further["own"] = {one.metric.name: one.digest for one in own}
+        further = lines_room.measured(own, *trainer.answers(split, should_stop))
     return {
         "step": trainer.step,
         "epoch": trainer.step / trajectory.steps_per_epoch,

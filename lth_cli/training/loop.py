@@ -45,7 +45,10 @@ class Diverged(LthError):
         if metrics:
             self.last_finite = last = max(metrics, key=lambda line: int(line["step"]))
             told = ("step", "epoch", "split", "lr", "seconds")
-            values = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if name not in told)
+            names = [name for name, value in last.items() if name not in told and isinstance(value, float)]
+            values = ", ".join(
+                f"{name} {last[name]:.4g}" for name in sorted(names, key=lambda name: name != "loss")
+            )
             found = f"{last['split']} {values} at step {last['step']}"
             self.args = (f"{self.args[0]}; last finite metrics: {found}",)
         return self

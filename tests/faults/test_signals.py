@@ -71,11 +71,11 @@ evaluate.answer = lambda *a: (time.sleep(0.1), answer(*a))[1]
 def test_in_one_slow_step(zygote, trained, tmp_path, name, code):
     slow = f"""
 from lth_cli.training.loop import Trainer
-update = Trainer._update
+advance = Trainer._advance
 def slow(self, *args):
     if self.step == 13: {BUSY}
-    return update(self, *args)
-Trainer._update = slow
+    return advance(self, *args)
+Trainer._advance = slow
 """
     outcome = zygote.run(tmp_path, TRAIN, signals=[[4, name]], code=slow)
     check(outcome, 4, code)
@@ -87,7 +87,7 @@ Trainer._update = slow
 def test_second_ctrl_c_leaves_at_once(zygote, trained, tmp_path):
     slow = f"""
 from lth_cli.training.loop import Trainer
-Trainer._update = lambda self, *args: {BUSY}
+Trainer._advance = lambda self, *args: {BUSY}
 """
     outcome = zygote.run(tmp_path, TRAIN, signals=[[3, "SIGINT"], [4.5, "SIGINT"]], code=slow)
     assert outcome.code == 130

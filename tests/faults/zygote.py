@@ -202,13 +202,13 @@ def _log_steps(path: str | None) -> None:
     from lth_cli.training.loop import Trainer
 
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    update, write = Trainer._update, os.write
+    advance, write = Trainer._advance, os.write
 
     def logged(self: Trainer, *args: Any) -> Any:
         write(log, f"{self.trajectory.identity[:16]} {self.step}\n".encode())
-        return update(self, *args)
+        return advance(self, *args)
 
-    Trainer._update = logged  # type: ignore[method-assign]
+    Trainer._advance = logged  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

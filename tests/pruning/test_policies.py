@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lth_cli.config.errors import ConfigError
@@ -15,6 +15,8 @@ from lth_cli.pruning.mask import count, layer_counts, total
 from lth_cli.pruning.policies import Gradual, RigL, make_policy
 from lth_cli.pruning.policies import layer_counts as spread
 
+# A busy machine is no fault.
+FEW = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 HORIZON = {"steps_per_epoch": 10, "horizon": 101}
 SHAPES = {"conv.weight": (6, 3, 3, 3), "fc.weight": (20, 40), "out.weight": (10, 20)}
 densities = st.integers(1, 99).map(lambda percent: percent / 100)
@@ -29,6 +31,7 @@ def tensors(seed):
 
 
 @given(shapes, densities, st.sampled_from(["erk", "uniform"]))
+@FEW
 def test_layers_share_out_exactly_what_is_kept(some, density, distribution):
     counts = spread(some, density, distribution)
     sizes = {name: math.prod(shape) for name, shape in some.items()}
@@ -47,7 +50,7 @@ def test_erk_is_in_proportion_to_sum_over_product_and_full_layers_leave_their_re
 
 
 @given(st.integers(0, 10**6), densities, st.sampled_from(["erk", "uniform"]), st.integers(5, 20))
-@settings(deadline=None, max_examples=30)
+@FEW
 def test_rigl_moves_as_many_as_it_drops(seed, density, distribution, every):
     policy = RigL(density=density, distribution=distribution, every=Duration(0, every), **HORIZON)
     masks = policy.start(SHAPES, seed)
@@ -77,7 +80,7 @@ def test_rigl_moves_as_many_as_it_drops(seed, density, distribution, every):
 
 
 @given(st.integers(0, 10**6), densities, st.sampled_from(["global", "layerwise"]), st.integers(5, 30))
-@settings(deadline=None, max_examples=30)
+@FEW
 def test_gradual_pruning_follows_its_cubic_and_keeps_the_largest(seed, density, allocation, every):
     policy = Gradual(
         density=density, allocation=allocation, begin=Duration(0, 5), every=Duration(0, every), **HORIZON

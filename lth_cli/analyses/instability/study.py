@@ -37,9 +37,11 @@ from lth_cli.analyses.yardstick import (
     has_classes,
     yardstick,
 )
+from lth_cli.config.distilling import Distillation
 from lth_cli.config.errors import LthError, RequestError
 from lth_cli.config.references import Reference
 from lth_cli.config.seeds import derive_seed
+from lth_cli.experiments.plan import taught_between
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.store.analyses import Row
 from lth_cli.store.states import State
@@ -96,7 +98,10 @@ def _origin(recorded: Recorded, name: str, moment: str, asked: Settings) -> Orig
         raise RequestError(f"the training of {recorded.label} {NOT_HERE}, so no copies of it can be trained")
     if step >= recorded.end and asked.schedule == "resumed":
         raise RequestError(f"analysis.at: {moment} is the end of {recorded.label}; nothing is left to train")
-    copies = tuple(_copy(recorded.trajectory, step, i + 1, asked.schedule) for i in range(asked.copies))
+    section = recorded.plan.config.distillation
+    copies = tuple(
+        _copy(recorded.trajectory, step, i + 1, asked.schedule, section) for i in range(asked.copies)
+    )
     if len({copy.identity for copy in copies}) < len(copies):
         raise RequestError(
             f"copies of {recorded.label} would all be the same training: it keeps the stored order "
@@ -105,13 +110,14 @@ def _origin(recorded: Recorded, name: str, moment: str, asked: Settings) -> Orig
     return Origin(recorded, name, step, copies)
 
 
-def _copy(trajectory: Trajectory, step: int, number: int, schedule: str) -> Trajectory:
+def _copy(trajectory: Trajectory, step: int, number: int, schedule: str, section: Distillation) -> Trajectory:
     """The training from a state on with another order of the data and other augmentation, the optimizer fresh.
 
     Args:
         trajectory: the training.
         step: of the state.
         number: of the copy, from 1.
+        section: what the run says of its teachers.
         schedule: `resumed` at that step, or `restarted` and trained in full (the control of Frankle et al. 2020).
     """
     seeds = trajectory.recipe.seeds
@@ -119,16 +125,21 @@ def _copy(trajectory: Trajectory, step: int, number: int, schedule: str) -> Traj
     other = {
         kind: derive_seed(seeds[kind], "instability.copy", number) >> 10 for kind in ("order", "augment")
     }
-    return dataclasses.replace(
+    copy = dataclasses.replace(
         trajectory,
         recipe=trajectory.recipe.with_seeds(**other),
         start=FromState(trajectory, step),
-        **(
-            {"first_step": step}
-            if schedule == "resumed"
-            else {"first_step": 0, "ends_at": trajectory.horizon, "rate_held_from": None}
-        ),
+        first_step=step,
     )
+    if schedule == "resumed":
+        return copy
+    whole = dataclasses.replace(copy, first_step=0, ends_at=trajectory.horizon, rate_held_from=None)
+    if whole.distilled is None:
+        return whole
+    begins, ends = taught_between(section, whole)  # of a training of another length
+    ends_too = None if whole.distilled.ends is None else ends
+    taught = dataclasses.replace(whole.distilled, begins=begins, ends=ends_too)
+    return dataclasses.replace(whole, distilled=taught)
 
 
 def _answer(work: Work, *, asked: Settings, origins: Sequence[Origin]) -> Answer:
