@@ -31,8 +31,8 @@ def cinic10(place: Place, *, path: str | None = None, join_valid: bool = False) 
     Args:
         place: its root holds `CINIC-10` when no path is given; its cache keeps the decoded images.
         path: the folder with `train`, `valid` and `test`, each with a folder a class, relative to the current folder.
-        join_valid: train on `train` and `valid` together, 180,000 images, as the scores of lth_diet have;
-            without, `valid` is left alone.
+        join_valid: train on `train` and `valid` together, 180,000 images, which is what the notebooks of lth_diet
+            count (its loader reads `train` alone); without, `valid` is left alone.
 
     Raises:
         ConfigError: when the folder is missing or laid out differently.

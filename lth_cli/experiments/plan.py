@@ -146,9 +146,9 @@ class Plan:
                 teachers += [found.teacher for found in self.teachers or () if found.name == name]
         if not teachers:
             return trajectory
-        first, steps = trajectory.first_step, trajectory.end - trajectory.first_step
-        begins, ends = (first + math.ceil(exact(share) * steps) for share in (section.start, section.end))
+        begins, ends = taught_between(trajectory)
         if begins >= ends:
+            steps = trajectory.end - trajectory.first_step
             raise ConfigError(
                 (
                     "distillation.end",
@@ -171,6 +171,14 @@ class Plan:
             cached=section.cache and augmented,
         )
         return dataclasses.replace(trajectory, distilled=distilled)
+
+
+def taught_between(trajectory: Trajectory) -> tuple[int, int]:
+    """First step of a training that may distil, and the one from which on none does, by the shares of its config."""
+    section, first = trajectory.config.distillation, trajectory.first_step
+    steps = trajectory.end - first
+    begins, ends = (first + math.ceil(exact(share) * steps) for share in (section.start, section.end))
+    return begins, ends
 
 
 def make_plan(config: schema.Config) -> Plan:

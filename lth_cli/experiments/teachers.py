@@ -113,9 +113,22 @@ def _keep(engine: Engine, folder: Round, of: FromState) -> dict[str, Any]:
 
 
 def _kept(run: Run | None) -> dict[str, list[NamedTeacher]]:
-    """The teachers that a run keeps, by the name they were asked for."""
+    """The teachers that a run keeps, by the name they were asked for.
+
+    Raises:
+        RequestError: own code of one of them is another now.
+    """
     if run is None:
         return {}
+    for notes in run.info.get("teachers", {}).values():
+        for note in notes:
+            now, then = Teacher.noted(note["teacher"]).description, note["teacher"]
+            if now.get("sources") != then.get("sources"):
+                modules = sorted({**now.get("sources", {}), **then.get("sources", {})})
+                raise RequestError(
+                    f"the code of your own of {note['label']}, which teaches {run.name}, has changed: "
+                    f"{', '.join(modules)}. Put the former back, or train under another name="
+                )
     return {
         name: [
             NamedTeacher(

@@ -44,9 +44,6 @@ def imagenet_resnet(
     model = torchvision_model(input_shape=input_shape, classes=classes, name=f"resnet{depth}")
     if low_resolution:
         model.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
-        nn.init.kaiming_normal_(
-            model.conv1.weight, mode="fan_out", nonlinearity="relu"
-        )  # as torchvision's own
         model.maxpool = nn.Identity()
     if blur_pool:
         _blur_downsampling(model)

@@ -48,17 +48,20 @@ def prune_through(scores: Tensors, masks: Masks, rank: int) -> Masks:
     """Prune every remaining weight that scores no higher than the one at `rank`, the lowest being at 0.
 
     Without ties `rank` + 1 weights go; of equal scores all go. As in open_lth, which keeps what exceeds that score.
-    Where fewer than `rank` + 1 remain, all go.
 
     Raises:
-        LthError: as `prune_global`.
+        LthError: as `prune_global`; when fewer than `rank` + 1 remain, where open_lth ends with an IndexError.
         ValueError: when `rank` is negative.
     """
     if rank < 0:
         raise ValueError(f"no weight has rank {rank}")
     remaining = [_remaining_scores(name, scores, mask).cpu() for name, mask in masks.items()]
-    if rank >= sum(kept.numel() for kept in remaining):
-        return {name: torch.zeros_like(mask) for name, mask in masks.items()}
+    left = sum(kept.numel() for kept in remaining)
+    if rank >= left:
+        raise LthError(
+            f"pruning.count=open_lth prunes {rank + 1:,} weights this round, and {left:,} are left: it counts layers "
+            "that are not pruned. open_lth itself ends here with an IndexError; ask for fewer pruning.rounds"
+        )
     threshold = torch.cat(remaining).kthvalue(rank + 1).values
     return {name: mask & (scores[name] > threshold.to(mask.device)) for name, mask in masks.items()}
 

@@ -99,7 +99,7 @@ def test_every_operation_is_torchvisions() -> None:
                 strength = -strength if negative and signed else strength
                 expected = _apply_op(images, name, strength, InterpolationMode.NEAREST, None)
                 found = rand_augment(images, torch.full((1, 3), 2 * place + negative), magnitude)
-                assert (found.int() - expected.int()).abs().max() <= 1, name  # 0.9 x 9 / 30 rounds otherwise
+                assert torch.equal(found, expected), name
     drawn = draw_operations(2, 5000, 0, 0)
     assert torch.bincount(drawn.flatten(), minlength=28).min() > 250 and int(drawn.max()) == 27
 

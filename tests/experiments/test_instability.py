@@ -96,6 +96,27 @@ def test_the_whole_schedule_from_a_step_on(lth_in: Lth, folder: Path) -> None:
     assert all(torch.equal(start.weights[name], end.weights[name]) for name in end.weights)
 
 
+def test_teachers_of_the_whole_schedule_teach_the_same_shares_of_it(
+    lth_in: Lth, folder: Path, small: tuple[str, ...]
+) -> None:
+    taught = (
+        "distillation=kd",
+        "distillation.teachers=[one]",
+        "distillation.start=0.25",
+        "distillation.end=0.5",
+    )
+    done = lth_in(folder, "prune", *small, *taught, "name=taught", "rewind.to=8it", "pruning.rounds=1", "-q")
+    assert done.code == 0, done.err
+    store = TrajectoryStore(folder / "runs" / ".store")
+    windows = []
+    for schedule in ("resumed", "restarted"):
+        asked = ("analysis.rounds=[1]", "analysis.at=[8it]", f"analysis.schedule={schedule}")
+        ((first, _),) = ask(lth_in, folder, "taught", *asked)["asked"]["copies_of"]
+        told = store.description(first)["objective"]["distillation"]
+        windows.append((told["begins"], told["ends"]))
+    assert windows == [(10, 12), (4, 8)]
+
+
 def test_no_noise_no_question(lth_in: Lth, folder: Path, small: tuple[str, ...]) -> None:
     done = lth_in(folder, "train", *small, "name=still", "training.shuffle=false", "-q")
     assert done.code == 0, done.err

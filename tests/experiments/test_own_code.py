@@ -167,3 +167,27 @@ def test_networks_of_one_training_do_not_agree(
         1,
         True,
     )
+
+
+def test_a_kept_teacher_of_changed_code_teaches_nobody(
+    write: Write, train: Callable[..., Any], lth: Callable[..., Any], small: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert train("name=teacher").code == 0
+    taught = (
+        "train",
+        "device=cpu",
+        "threads=1",
+        "dataset.subset.fraction=0.1",
+        "training.length=3it",
+        "distillation=kd",
+        "distillation.teachers=[teacher]",
+        "distillation.trust=true",
+        "name=student",
+        "-q",
+    )
+    assert lth(*taught).code == 0
+    interrupt(tmp_path, "student")
+    write(own_net=MODEL.replace("torch.relu", "torch.tanh"))
+    refused = lth(*taught)
+    assert refused.code == 2
+    assert "of teacher:0@6it, which teaches student, has changed: own_net" in refused.err

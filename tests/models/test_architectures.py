@@ -209,6 +209,16 @@ def test_torchvision_leaves_auxiliary_classifiers_out():
     assert model.AuxLogits is None
 
 
+def test_the_first_convolution_of_low_resolution_starts_as_torch_draws_it():
+    """lth_diet puts a new layer in the place of torchvision's: uniform within 1 / sqrt(fan_in = 27)."""
+    torch.manual_seed(0)
+    weight = imagenet_resnet(
+        input_shape=CIFAR, classes=10, depth=18, low_resolution=True
+    ).conv1.weight.detach()
+    assert weight.abs().max() <= 27**-0.5
+    assert float(weight.std()) == pytest.approx(81**-0.5, rel=0.1)
+
+
 def test_low_resolution_keeps_the_side_of_the_image():
     model = imagenet_resnet(input_shape=CIFAR, classes=10, depth=18, low_resolution=True).eval()
     sides = []

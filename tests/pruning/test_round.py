@@ -133,8 +133,8 @@ def test_counts_of_open_lth_by_hand():
         "a.weight": [True, False, False, False],
         "b.weight": [False, False, True],
     }
-    last = next_masks(config, weights, first, round_number=2, output=["c.weight"], seed=0, left_out=90)
-    assert count(last) == 0  # ceil(0.2 x 92) = 19 is beyond the two that remain
+    with pytest.raises(LthError, match="prunes 20 weights this round, and 2 are left"):  # ceil(0.2 x 92) + 1
+        next_masks(config, weights, first, round_number=2, output=["c.weight"], seed=0, left_out=90)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from lth_cli.experiments.analyses.request import (
     settings,
 )
 from lth_cli.experiments.analyses.work import Work
+from lth_cli.experiments.plan import taught_between
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.store.analyses import Row
 from lth_cli.store.states import State
@@ -109,16 +110,21 @@ def _copy(trajectory: Trajectory, step: int, number: int, schedule: str) -> Traj
     other = {
         kind: derive_seed(seeds[kind], "instability.copy", number) >> 10 for kind in ("order", "augment")
     }
-    return dataclasses.replace(
+    copy = dataclasses.replace(
         trajectory,
         config=config.model_copy(update={"seeds": config.seeds.model_copy(update=other)}),
         start=FromState(trajectory, step),
-        **(
-            {"first_step": step}
-            if schedule == "resumed"
-            else {"first_step": 0, "ends_at": trajectory.horizon, "rate_held_from": None}
-        ),
+        first_step=step,
     )
+    if schedule == "resumed":
+        return copy
+    whole = dataclasses.replace(copy, first_step=0, ends_at=trajectory.horizon, rate_held_from=None)
+    if whole.distilled is None:
+        return whole
+    begins, ends = taught_between(whole)  # of a training of another length
+    ends_too = None if whole.distilled.ends is None else ends
+    taught = dataclasses.replace(whole.distilled, begins=begins, ends=ends_too)
+    return dataclasses.replace(whole, distilled=taught)
 
 
 def _answer(work: Work, *, asked: analyzing.Instability, origins: Sequence[Origin]) -> Answer:
