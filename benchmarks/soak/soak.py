@@ -166,7 +166,7 @@ def deletions(zygote: Zygote, folder: Path, minutes: int, number: int) -> tuple[
     problems: list[str] = []
     ends: Counter[str] = Counter()
     deleted, over = 0, threading.Event()
-    place = folder / "shared"
+    place = folder / "none-yet"
 
     def delete() -> None:
         nonlocal deleted
@@ -181,10 +181,8 @@ def deletions(zygote: Zygote, folder: Path, minutes: int, number: int) -> tuple[
         with harness.zygote() as other:
             while not over.is_set():
                 for name, command in (("verify", VERIFY), ("gc", GC), ("ls", LS)):
-                    if (place / "runs").is_dir():
-                        seen = other.run(
-                            folder / "beside", command, env={"LTH_RUNS_DIR": str(place / "runs")}
-                        )
+                    if (runs := place / "runs").is_dir():
+                        seen = other.run(folder / "beside", command, env={"LTH_RUNS_DIR": str(runs)})
                         ends[f"{name} exit {seen.code}"] += 1
                         if seen.code:
                             problems.append(f"{name}: exit {seen.code}: {seen.output[-300:]}")
@@ -193,7 +191,7 @@ def deletions(zygote: Zygote, folder: Path, minutes: int, number: int) -> tuple[
     threads = [threading.Thread(target=work) for work in (delete, look_after)]
     while time.monotonic() < until:
         name = generator.choice(list(commands))
-        shutil.rmtree(place, ignore_errors=True)
+        place = folder / f"{sum(ends.values()):06d}-{name}"  # the one before may still be looked at
         harness.prepare(zygote, place, commands[name])
         for thread in threads:
             if thread.ident is None:  # once there is something to delete
