@@ -15,10 +15,10 @@ from lth_cli.analyses.schema import Analyze
 from lth_cli.config.schema import Evaluation
 from lth_cli.config.steps import Duration
 from lth_cli.data.batches import Batch, mixed_order
+from lth_cli.experiments.processes import trainers
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.experiments.session import SessionObserver
 from lth_cli.experiments.uses import Uses
-from lth_cli.experiments.workforce import workforce
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.files import digest
 from lth_cli.store.locks import Locked
@@ -154,7 +154,7 @@ def open_work(
         )
     except Locked as error:
         raise Interrupted(f"stopped while waiting: {error}") from error
-    with lock, workforce() as make_trainer:
+    with lock, trainers() as make_trainer:
         parts, uses = stored.parts(identity), Uses(stored)  # refused where a newer release wrote them
         stored.clear_leftovers()
         engine = Engine(

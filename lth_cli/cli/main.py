@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TextIO, cast
 
 import typer
 
-from lth_cli.cli import analyzing, cancel, collecting, listing, rewinding, running, sequence, verify
+from lth_cli.cli import analyze, cancel, collecting, listing, rewinding, running, sequence, verify
 from lth_cli.experiments import torchrun
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ app = typer.Typer(
 running.register(app)
 rewinding.register(app)
 sequence.register(app)
-analyzing.register(app)
+analyze.register(app)
 listing.register(app)
 cancel.register(app)
 verify.register(app)
@@ -54,7 +54,7 @@ def main() -> NoReturn:
         _main()
     except SystemExit as leaving:
         if place is not None:
-            from lth_cli.experiments.workforce import dismiss
+            from lth_cli.experiments.processes import dismiss
 
             dismiss()
         ranks = sys.modules.get("lth_cli.training.ranks")

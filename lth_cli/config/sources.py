@@ -23,7 +23,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 
 
 @dataclass(frozen=True)
-class Source:
+class OwnModule:
     """A module of a person's own.
 
     Attributes:
@@ -36,13 +36,13 @@ class Source:
 
 
 @functools.cache  # a process goes on with the code that it imported, whatever happens to the file meanwhile
-def own_sources(target: str) -> dict[str, Source]:
+def own_sources(target: str) -> dict[str, OwnModule]:
     """The modules of a person's own behind an import path, by name; none for a target of an installed package.
 
     Args:
         target: for example `mylab.models.TwoLayers`; it need not exist.
     """
-    found: dict[str, Source] = {}
+    found: dict[str, OwnModule] = {}
     waiting = [target.rpartition(".")[0]]
     while waiting:
         module = waiting.pop()
@@ -97,7 +97,7 @@ def _installed_folders() -> list[Path]:
     return [Path(folder).resolve() for folder in folders]
 
 
-def _read(path: Path) -> Source:
+def _read(path: Path) -> OwnModule:
     content = path.read_bytes()
     try:
         text = content.decode("utf-8")
@@ -107,7 +107,7 @@ def _read(path: Path) -> Source:
         ValueError,
     ):  # an extension module, or text that Python cannot read either: all of it counts
         text, counted = content.decode("utf-8", errors="replace") if path.suffix == ".py" else "", content
-    return Source(text, hashlib.sha256(counted).hexdigest())
+    return OwnModule(text, hashlib.sha256(counted).hexdigest())
 
 
 def _imports(text: str, module: str, *, is_package: bool) -> Iterator[str]:

@@ -132,24 +132,6 @@ def labelled(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
     return ((batch["inputs"], batch["labels"]) for batch in batches)
 
 
-def count_steps(examples: int, batch_size: int, drop_last: bool) -> int:
-    """Batches in an epoch.
-
-    Raises:
-        ConfigError: when `drop_last` leaves none.
-    """
-    steps = examples // batch_size if drop_last else -(-examples // batch_size)
-    if steps == 0:
-        message = f"{batch_size} is more than the {examples} training examples, and training.drop_last=true"
-        raise ConfigError(("training.batch_size", f"{message}; use a smaller batch"))
-    return steps
-
-
-def batch_examples(examples: int, batch_size: int, steps_per_epoch: int, step: int) -> int:
-    """Examples in the batch of a step; an epoch's last one may be smaller."""
-    return min(batch_size, examples - step % steps_per_epoch * batch_size)
-
-
 @functools.lru_cache(maxsize=2)
 def epoch_order(examples: int, order_seed: int, epoch: int, shuffle: bool) -> Tensor:
     """Indices of the training examples in the order of an epoch, int64 [examples], on the CPU.
@@ -172,12 +154,56 @@ def mixed_order(examples: int) -> Tensor:
     return torch.randperm(examples, generator=generator)
 
 
-def batch_positions(
-    examples: int, batch_size: int, steps_per_epoch: int, order_seed: int, shuffle: bool, step: int
-) -> Tensor:
-    """Indices of the training examples in the batch of a step, int64 [B], on the CPU."""
-    epoch, number = divmod(step, steps_per_epoch)
-    return epoch_order(examples, order_seed, epoch, shuffle)[number * batch_size : (number + 1) * batch_size]
+@dataclass(frozen=True)
+class Order:
+    """Which examples each step takes, of so many.
+
+    Attributes:
+        examples: of the training split.
+        batch_size: examples a step; the last one of an epoch may have fewer.
+        seed: of the order of each epoch.
+        shuffle: a new order each epoch; otherwise the stored one.
+        drop_last: leave out an epoch's incomplete last batch.
+
+    Raises:
+        ConfigError: when `drop_last` leaves none.
+    """
+
+    examples: int
+    batch_size: int
+    seed: int
+    shuffle: bool
+    drop_last: bool
+
+    def __post_init__(self) -> None:
+        if self.drop_last and self.examples < self.batch_size:
+            message = (
+                f"{self.batch_size} is more than the {self.examples} training examples, and "
+                "training.drop_last=true; use a smaller batch"
+            )
+            raise ConfigError(("training.batch_size", message))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return self.examples // self.batch_size if self.drop_last else -(-self.examples // self.batch_size)
+
+    def epoch(self, number: int) -> Tensor:
+        """Indices of all examples in the order of an epoch; see `epoch_order`."""
+        return epoch_order(self.examples, self.seed, number, self.shuffle)
+
+    def batch_examples(self, step: int) -> int:
+        """Examples in the batch of a step."""
+        return min(self.batch_size, self.examples - step % self.steps_per_epoch * self.batch_size)
+
+    def positions(self, step: int) -> Tensor:
+        """Indices of the examples in the batch of a step, int64 [B], on the CPU."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        return self.epoch(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
+
+    def digest(self, step: int) -> str:
+        """Of the order of a step's epoch."""
+        return tensor_digest(self.epoch(step // self.steps_per_epoch))
 
 
 def tensor_digest(tensor: Tensor) -> str:

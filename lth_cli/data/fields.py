@@ -10,16 +10,7 @@ from torch import Tensor
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.spec import Spec
-from lth_cli.data.batches import (
-    WHOLE,
-    Batch,
-    Part,
-    batch_examples,
-    batch_positions,
-    count_steps,
-    epoch_order,
-    tensor_digest,
-)
+from lth_cli.data.batches import WHOLE, Batch, Order, Part, tensor_digest
 from lth_cli.data.select import select
 from lth_cli.data.source import Fields
 from lth_cli.data.transforms import to_device
@@ -86,10 +77,8 @@ class FieldData:
         self, *, batch_size: int, order_seed: int, augment_seed: int, shuffle: bool, drop_last: bool
     ) -> FieldBatches:
         """Training batches; see `Data.batches`."""
-        steps = count_steps(self.sizes["train"], batch_size, drop_last)
-        return FieldBatches(
-            self._splits["train"], self.sizes["train"], self._device, batch_size, order_seed, shuffle, steps
-        )
+        order = Order(self.sizes["train"], batch_size, order_seed, shuffle, drop_last)
+        return FieldBatches(self._splits["train"], order, self._device)
 
     def evaluation(self, split: str, part: Part = WHOLE, order: Tensor | None = None) -> Iterator[Batch]:
         """Evaluation batches; see `Data.evaluation`."""
@@ -108,48 +97,27 @@ class FieldData:
 class FieldBatches:
     """`Batches` of tensors by name; nothing here waits for the device."""
 
-    def __init__(
-        self,
-        split: dict[str, Tensor],
-        count: int,
-        device: torch.device,
-        batch_size: int,
-        order_seed: int,
-        shuffle: bool,
-        steps_per_epoch: int,
-    ) -> None:
-        self.steps_per_epoch = steps_per_epoch
+    def __init__(self, split: dict[str, Tensor], order: Order, device: torch.device) -> None:
+        self.steps_per_epoch = order.steps_per_epoch
+        self.examples = order.batch_examples
+        self.positions = order.positions
         self._split = split
-        self._count = count
+        self._order = order
         self._device = device
-        self._batch_size = batch_size
-        self._order_seed = order_seed
-        self._shuffle = shuffle
 
     def starting_at(self, step: int, part: Part = WHOLE) -> Iterator[Batch]:
         """Endless batches from a step on; see `Batches.starting_at`."""
         epoch, skipped = divmod(step, self.steps_per_epoch)
         while True:
-            order = to_device(epoch_order(self._count, self._order_seed, epoch, self._shuffle), self._device)
-            for rows in torch.split(order, self._batch_size)[skipped : self.steps_per_epoch]:
+            order = to_device(self._order.epoch(epoch), self._device)
+            for rows in torch.split(order, self._order.batch_size)[skipped : self.steps_per_epoch]:
                 ours = rows[part.rows(len(rows))]
                 yield {field: tensor.index_select(0, ours) for field, tensor in self._split.items()}
             epoch, skipped = epoch + 1, 0
 
-    def examples(self, step: int) -> int:
-        """Examples in the whole batch of a step; see `Batches.examples`."""
-        return batch_examples(self._count, self._batch_size, self.steps_per_epoch, step)
-
-    def positions(self, step: int) -> Tensor:
-        """Positions of the examples of a step's batch; see `Batches.positions`."""
-        return batch_positions(
-            self._count, self._batch_size, self.steps_per_epoch, self._order_seed, self._shuffle, step
-        )
-
     def fingerprint(self, step: int) -> dict[str, str]:
         """Digests of what a step draws; see `Batches.fingerprint`."""
-        order = epoch_order(self._count, self._order_seed, step // self.steps_per_epoch, self._shuffle)
-        return {"order": tensor_digest(order), "augmentation": tensor_digest(torch.empty(0))}
+        return {"order": self._order.digest(step), "augmentation": tensor_digest(torch.empty(0))}
 
 
 def _check_unused(config: schema.Dataset) -> None:

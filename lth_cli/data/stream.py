@@ -27,16 +27,7 @@ from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.spec import Spec
 from lth_cli.data.augment import Augmenter
-from lth_cli.data.batches import (
-    WHOLE,
-    Batch,
-    Part,
-    batch_examples,
-    batch_positions,
-    count_steps,
-    epoch_order,
-    tensor_digest,
-)
+from lth_cli.data.batches import WHOLE, Batch, Order, Part, tensor_digest
 from lth_cli.data.images import UNDECODABLE, USUAL_CROPS, centre_crop, decode, pixels, random_resized_crop
 from lth_cli.data.mixing import check_mixing
 from lth_cli.data.select import Selection
@@ -103,8 +94,8 @@ class StreamedData:
     ) -> StreamedBatches:
         """Training batches; see `Data.batches`."""
         check_mixing(self._augment, batch_size)
-        count = self.sizes["train"]
-        steps = count_steps(count, batch_size, drop_last)
+        order = Order(self.sizes["train"], batch_size, order_seed, shuffle, drop_last)
+        steps = order.steps_per_epoch
         augmenter = Augmenter(
             self._augment,
             self._normalizer,
@@ -114,21 +105,17 @@ class StreamedData:
             augment_seed,
         )
 
-        def examples(step: int) -> int:
-            return batch_examples(count, batch_size, steps, step)
-
         def requests(step: int, part: Part) -> Iterator[Request]:
             epoch, skipped = divmod(step, steps)
             while True:
-                order = epoch_order(count, order_seed, epoch, shuffle)
-                for rows in torch.split(order, batch_size)[skipped:steps]:
+                for rows in torch.split(order.epoch(epoch), batch_size)[skipped:steps]:
                     ours = augmenter.rows(part.rows(len(rows)), len(rows))
                     yield epoch * steps + skipped, torch.arange(len(rows))[ours].tolist(), rows[ours].tolist()
                     skipped += 1
                 epoch, skipped = epoch + 1, 0
 
         def finish(images: Tensor, labels: Tensor, step: int, part: Part) -> Batch:
-            whole = examples(step)
+            whole = order.batch_examples(step)
             rows = augmenter.rows(part.rows(whole), whole)
             centres = None
             if self._augment.cutout:
@@ -142,16 +129,12 @@ class StreamedData:
             for now, (images, labels) in enumerate(loaded, start=step):
                 yield finish(images, labels, now, part)
 
-        def positions(step: int) -> Tensor:
-            return batch_positions(count, batch_size, steps, order_seed, shuffle, step)
-
         def fingerprint(step: int) -> dict[str, str]:
-            order = epoch_order(count, order_seed, step // steps, shuffle)
             # Crops and mirrorings are drawn one by one, each from the seed that is hashed here.
-            numbers = augmenter.numbers(step, examples(step))
-            return {"order": tensor_digest(order), "augmentation": tensor_digest(numbers)}
+            numbers = augmenter.numbers(step, order.batch_examples(step))
+            return {"order": order.digest(step), "augmentation": tensor_digest(numbers)}
 
-        return StreamedBatches(steps, starting_at, examples, positions, fingerprint)
+        return StreamedBatches(order, starting_at, fingerprint)
 
     def evaluation(self, split: str, part: Part = WHOLE, order: Tensor | None = None) -> Iterator[Batch]:
         """Evaluation batches; see `Data.evaluation`."""
@@ -199,15 +182,13 @@ class StreamedBatches:
 
     def __init__(
         self,
-        steps_per_epoch: int,
+        order: Order,
         starting_at: Callable[[int, Part], Iterator[Batch]],
-        examples: Callable[[int], int],
-        positions: Callable[[int], Tensor],
         fingerprint: Callable[[int], dict[str, str]],
     ) -> None:
-        self.steps_per_epoch = steps_per_epoch
-        self.examples = examples
-        self.positions = positions
+        self.steps_per_epoch = order.steps_per_epoch
+        self.examples = order.batch_examples
+        self.positions = order.positions
         self.fingerprint = fingerprint
         self._starting_at = starting_at
 

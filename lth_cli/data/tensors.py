@@ -16,16 +16,7 @@ from torch import Tensor
 from lth_cli.config import schema
 from lth_cli.config.spec import Spec
 from lth_cli.data.augment import Augmenter
-from lth_cli.data.batches import (
-    WHOLE,
-    Batch,
-    Part,
-    batch_examples,
-    batch_positions,
-    count_steps,
-    epoch_order,
-    tensor_digest,
-)
+from lth_cli.data.batches import WHOLE, Batch, Order, Part
 from lth_cli.data.mixing import check_mixing
 from lth_cli.data.select import Selection
 from lth_cli.data.source import Arrays
@@ -115,7 +106,7 @@ class TensorData:
     ) -> TensorBatches:
         """Training batches; see `Data.batches`."""
         check_mixing(self._augment, batch_size)
-        steps = count_steps(self.sizes["train"], batch_size, drop_last)
+        order = Order(self.sizes["train"], batch_size, order_seed, shuffle, drop_last)
         augmenter = Augmenter(
             self._augment,
             self._normalizer,
@@ -124,14 +115,7 @@ class TensorData:
             self.spec.classes,
             augment_seed,
         )
-        return TensorBatches(
-            self._splits["train"],
-            augmenter,
-            batch_size=batch_size,
-            order_seed=order_seed,
-            shuffle=shuffle,
-            steps_per_epoch=steps,
-        )
+        return TensorBatches(self._splits["train"], order, augmenter)
 
     def evaluation(self, split: str, part: Part = WHOLE, order: Tensor | None = None) -> Iterator[Batch]:
         """Evaluation batches; see `Data.evaluation`."""
@@ -159,22 +143,13 @@ class TensorData:
 class TensorBatches:
     """`Batches` of a split on the device; nothing here waits for the device."""
 
-    def __init__(
-        self,
-        split: Split,
-        augmenter: Augmenter,
-        *,
-        batch_size: int,
-        order_seed: int,
-        shuffle: bool,
-        steps_per_epoch: int,
-    ) -> None:
-        self.steps_per_epoch = steps_per_epoch
+    def __init__(self, split: Split, order: Order, augmenter: Augmenter) -> None:
+        self.steps_per_epoch = order.steps_per_epoch
+        self.examples = order.batch_examples
+        self.positions = order.positions
         self._split = split
+        self._order = order
         self._augmenter = augmenter
-        self._batch_size = batch_size
-        self._order_seed = order_seed
-        self._shuffle = shuffle
 
     def starting_at(self, step: int, part: Part = WHOLE) -> Iterator[Batch]:
         """Endless batches from a step on; see `Batches.starting_at`."""
@@ -182,11 +157,10 @@ class TensorBatches:
         mixing = self._augmenter.augment.mixing
         epoch, skipped = divmod(step, self.steps_per_epoch)
         while True:
-            order = epoch_order(len(self._split.labels), self._order_seed, epoch, self._shuffle)
-            order = to_device(order, device)
+            order = to_device(self._order.epoch(epoch), device)
             batches = zip(
-                torch.split(order, self._batch_size),
-                torch.split(self._split.labels[order], self._batch_size),
+                torch.split(order, self._order.batch_size),
+                torch.split(self._split.labels[order], self._order.batch_size),
                 range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch),
                 strict=False,  # drop_last leaves one batch more than steps
             )
@@ -202,23 +176,10 @@ class TensorBatches:
                     yield {"inputs": chosen, "labels": their}
             epoch, skipped = epoch + 1, 0
 
-    def examples(self, step: int) -> int:
-        """Examples in the whole batch of a step; see `Batches.examples`."""
-        return batch_examples(len(self._split.labels), self._batch_size, self.steps_per_epoch, step)
-
-    def positions(self, step: int) -> Tensor:
-        """Positions of the examples of a step's batch; see `Batches.positions`."""
-        count = len(self._split.labels)
-        return batch_positions(
-            count, self._batch_size, self.steps_per_epoch, self._order_seed, self._shuffle, step
-        )
-
     def fingerprint(self, step: int) -> dict[str, str]:
         """Digests of what a step draws; see `Batches.fingerprint`."""
-        epoch = step // self.steps_per_epoch
-        order = epoch_order(len(self._split.labels), self._order_seed, epoch, self._shuffle)
         augmentation = self._augmenter.fingerprint(step, self.examples(step))
-        return {"order": tensor_digest(order), "augmentation": augmentation}
+        return {"order": self._order.digest(step), "augmentation": augmentation}
 
     def _prepared(
         self, chosen: Tensor, labels: Tensor, step: int, count: int, rows: slice | Tensor

@@ -20,8 +20,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from lth_cli.data.batches import Data
 from lth_cli.experiments.plan import load_data
-from lth_cli.experiments.torchrun import Place
-from lth_cli.experiments.workforce import LOST, launcher_store, meeting_key
+from lth_cli.experiments.processes import LOST, launcher_store, meeting_key
+from lth_cli.experiments.torchrun import Launched
 from lth_cli.training.parallel import follow
 from lth_cli.training.precision import Execution
 from lth_cli.training.ranks import Ranks, is_connection, leave_process
@@ -34,7 +34,7 @@ _POLL = datetime.timedelta(minutes=1)
 class _Prepared:
     """Data of the recipe before, to be used again where they are the same."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Launched) -> None:
         self._place = place
         self._key: tuple[Loading, Execution] | None = None
         self._data: Data
@@ -48,7 +48,7 @@ class _Prepared:
         return Recipe(**{**told, "execution": execution, "data": self._data})
 
 
-def _serve(store: Store, place: Place, device: str, prepared: _Prepared) -> int:
+def _serve(store: Store, place: Launched, device: str, prepared: _Prepared) -> int:
     """Follow rank 0 through one run; returns the exit code."""
     local = torch.device(device, place.local_rank) if device == "cuda" else torch.device(device)
     ranks: Ranks | None = None
@@ -69,7 +69,7 @@ def follow_local(folder: Path, rank: int, size: int, device: str) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 gets it too, and says what to do
     watch = threading.Thread(target=_watch_parent, args=(folder,), daemon=True)
     watch.start()
-    place = Place(rank, size, local_rank=rank, local_size=size)
+    place = Launched(rank, size, local_rank=rank, local_size=size)
     store = FileStore(str(folder / "store"), size)
     code = _serve(store, place, device, _Prepared(place))
     if code == LOST:
@@ -84,7 +84,7 @@ def _watch_parent(folder: Path) -> None:
     os._exit(LOST)
 
 
-def follow_launcher(place: Place) -> NoReturn:
+def follow_launcher(place: Launched) -> NoReturn:
     """Follow rank 0 of the processes that torchrun started, through all its runs."""
     store, prepared, number, code = launcher_store(), _Prepared(place), 0, 0
     while code == 0 and (device := _next_meeting(store, number)):

@@ -18,8 +18,8 @@ from lth_cli.data.batches import Data
 from lth_cli.data.prepare import prepare
 from lth_cli.data.source import open_place
 from lth_cli.experiments import torchrun
+from lth_cli.experiments.processes import check_processes
 from lth_cli.experiments.schedule_warnings import schedule_warnings
-from lth_cli.experiments.workforce import check_processes
 from lth_cli.models.build import new_head, output_tensors, prunable
 from lth_cli.objectives.own_metrics import OwnMetric, own_metrics
 from lth_cli.pruning.mask import Masks

@@ -36,7 +36,7 @@ from lth_cli.training.trajectory import NOT_HERE, FromState, Known, Teacher, Tra
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceRun:
     """A finished run whose masks are retrained.
 
     Attributes:
@@ -125,7 +125,7 @@ def _rounds(run: Run, text: str) -> list[int]:
     return asked
 
 
-def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
+def _open_source(run: Run, plan: Plan, numbers: list[int]) -> SourceRun:
     check_own_code(
         run,
         "Its weights and masks belong to the former code: put that back, or name the new by another import path",
@@ -146,10 +146,10 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> Source:
         Known(str(recorded)),
     )
     masks = {number: plan.ordered(run.round(number).masks()) for number in numbers if number > 0}
-    return Source(run, ours, dense, masks)
+    return SourceRun(run, ours, dense, masks)
 
 
-def _check_fit(source: Source, plan: Plan) -> None:
+def _check_fit(source: SourceRun, plan: Plan) -> None:
     """Masks and weights of another architecture, or of data of another shape, cannot be used."""
     for number, masks in source.masks.items():
         for name, mask in masks.items():
@@ -177,7 +177,7 @@ def _check_fit(source: Source, plan: Plan) -> None:
                 )
 
 
-def _check_nested(source: Source, plan: Plan) -> None:
+def _check_nested(source: SourceRun, plan: Plan) -> None:
     """Going on from trained weights needs nested masks: what the round before prunes is zero at its end.
 
     Raises:
@@ -195,7 +195,7 @@ def _check_nested(source: Source, plan: Plan) -> None:
             )
 
 
-def _start(source: Source, plan: Plan, number: int) -> FromState:
+def _start(source: SourceRun, plan: Plan, number: int) -> FromState:
     """Where the rewound weights of a round come from; of a control that goes on by itself, those of its first round."""
     if plan.config.control.start == "end":
         round_ = source.run.round(number)
@@ -213,7 +213,7 @@ def _start(source: Source, plan: Plan, number: int) -> FromState:
     return rewound(plan, dense, _before(source, number, wish))
 
 
-def _before(source: Source, number: int, wish: str) -> FromState:
+def _before(source: SourceRun, number: int, wish: str) -> FromState:
     """The end of the source's round before. Raises RequestError, which tells of the wish for it."""
     before = source.run.round(number - 1)
     if not before.finished or before.summary["end_step"] not in before.checkpoints():
@@ -221,7 +221,7 @@ def _before(source: Source, number: int, wish: str) -> FromState:
     return FromState(Known(before.summary["trajectory"]), int(before.summary["end_step"]))
 
 
-def _networks(source: Source, plan: Plan, number: int) -> dict[str, Teacher]:
+def _networks(source: SourceRun, plan: Plan, number: int) -> dict[str, Teacher]:
     """What the teachers `dense` and `previous` of a round stand for: networks of the source, trained."""
     names, found = plan.config.distillation.teachers, {}
     label = f"{source.run.name}, the teacher"
@@ -238,7 +238,7 @@ def _networks(source: Source, plan: Plan, number: int) -> dict[str, Teacher]:
     return found
 
 
-def _dense_steps(source: Source, plan: Plan) -> list[int]:
+def _dense_steps(source: SourceRun, plan: Plan) -> list[int]:
     """Steps of the source's dense training whose states the retraining needs."""
     control = plan.config.control
     by_itself = goes_on_by_itself(plan.config.rewind, control)
@@ -250,7 +250,7 @@ def _dense_steps(source: Source, plan: Plan) -> list[int]:
     ]
 
 
-def _check_dense(source: Source, plan: Plan, pruned: bool) -> None:
+def _check_dense(source: SourceRun, plan: Plan, pruned: bool) -> None:
     """States of a training that cannot be repeated here must be among those the run keeps."""
     if isinstance(source.dense, Known) and pruned:
         kept = [step for step, _, _ in _kept_states(source, {source.dense.identity})]
@@ -263,7 +263,7 @@ def _check_dense(source: Source, plan: Plan, pruned: bool) -> None:
                 )
 
 
-def _check_optimizer(source: Source, plan: Plan) -> None:
+def _check_optimizer(source: SourceRun, plan: Plan) -> None:
     """The state of one optimizer is nothing to another. Raises ConfigError."""
     rewind, control = plan.config.rewind, plan.config.control
     if rewind.optimizer == "fresh" or control.start not in ("rewind", "end"):
@@ -279,7 +279,7 @@ def _check_optimizer(source: Source, plan: Plan) -> None:
         )
 
 
-def _kept_states(source: Source, identities: set[str]) -> list[tuple[int, Any, Round]]:
+def _kept_states(source: SourceRun, identities: set[str]) -> list[tuple[int, Any, Round]]:
     """The (step, path, round) of every state of some trajectories that the source run keeps."""
     found = []
     for round_ in (*source.run.origins(), *source.run.teachers(), *source.run.rounds()):
@@ -291,7 +291,7 @@ def _kept_states(source: Source, identities: set[str]) -> list[tuple[int, Any, R
 def _retrain(
     session: Session,
     *,
-    source: Source,
+    source: SourceRun,
     numbers: list[int],
     starts: dict[int, FromState],
     networks: dict[int, dict[str, Teacher]],
@@ -324,7 +324,7 @@ def _retrain(
                 own = FromState(trained, trained.end)
 
 
-def _adopt(session: Session, source: Source, needed: list[FromState]) -> None:
+def _adopt(session: Session, source: SourceRun, needed: list[FromState]) -> None:
     """Let the shared store have the states of the source that are needed, should they come from elsewhere."""
     wanted: set[str] = {state.parent.identity for state in needed} | {source.dense.identity}
     if isinstance(source.dense, Trajectory):

@@ -20,9 +20,9 @@ from lth_cli.experiments.environment import describe_machine, git_commit
 from lth_cli.experiments.kept_scores import keep_scores, with_kept_scores, without_places_of_scores
 from lth_cli.experiments.plan import Plan, differences
 from lth_cli.experiments.predictions import keep_predictions
+from lth_cli.experiments.processes import trainers
 from lth_cli.experiments.space import shortage
 from lth_cli.experiments.uses import Uses
-from lth_cli.experiments.workforce import workforce
 from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks
 from lth_cli.store.files import Damaged, Gone, WriteFailed
@@ -354,7 +354,7 @@ def open_session(
     if existing is not None:
         existing.refuse_newer()
     run = existing or _create(config, task, name)
-    with run.lock().acquire(), workforce() as make_trainer:
+    with run.lock().acquire(), trainers() as make_trainer:
         run.clear_leftovers()
         keep_scores(config, run)
         run.update(state="running", error=None, diverged=None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Place:
+class Launched:
     """This process among those that a launcher started.
 
     Attributes:
@@ -23,11 +23,11 @@ class Place:
     local_size: int
 
 
-def launched() -> Place | None:
+def launched() -> Launched | None:
     """This process's place; None when it was started by hand, or alone."""
     rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
     meeting_point = {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
     if not (meeting_point and rank.isdecimal() and size.isdecimal() and int(size) > 1):
         return None
     local_rank, local_size = os.environ.get("LOCAL_RANK", rank), os.environ.get("LOCAL_WORLD_SIZE", size)
-    return Place(int(rank), int(size), int(local_rank), int(local_size))
+    return Launched(int(rank), int(size), int(local_rank), int(local_size))

@@ -14,10 +14,10 @@ from lth_cli.config import schema
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.spec import Interface
 from lth_cli.data.batches import labelled
-from lth_cli.distillation.losses import LOSSES, average
 from lth_cli.models.build import build
-from lth_cli.store.answers import AnswerStore
+from lth_cli.objectives.teacher_losses import LOSSES, average
 from lth_cli.store.states import State
+from lth_cli.store.teacher_outputs import TeacherOutputs
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.evaluate import Stopped, predict
 from lth_cli.training.precision import Execution
@@ -139,7 +139,7 @@ def make_teaching(
     if not distilled.cached:
         return Teaching(trajectory, states)
     description = trajectory.description
-    kept = AnswerStore(
+    kept = TeacherOutputs(
         store,
         {
             "answers": "by step",
@@ -199,7 +199,7 @@ class _ByExample:
 class _BySteps:
     """Mean answers for each step, in files of so many steps."""
 
-    def __init__(self, store: AnswerStore, steps: int) -> None:
+    def __init__(self, store: TeacherOutputs, steps: int) -> None:
         self._store = store
         self._steps = steps
         self._first = -1
@@ -242,7 +242,7 @@ def _table(
     should_stop: Callable[[], bool],
 ) -> Tensor:
     """Logits [N, classes] of a teacher for all training examples: read, or worked out and kept."""
-    kept = AnswerStore(
+    kept = TeacherOutputs(
         store, {"answers": "by example", "teacher": teacher.description, **_circumstances(trajectory)}
     )
     uses(kept.identity)

@@ -155,7 +155,7 @@ class Distilled:
 
     Attributes:
         teachers: one at least.
-        loss: a name in `distillation.losses.LOSSES`.
+        loss: a name in `objectives.teacher_losses.LOSSES`.
         temperature: T of it.
         weight: of the teachers' loss, in steps that distil.
         task_weight: of the loss on the labels in these steps; 1 in all others.

@@ -61,7 +61,7 @@ class Next:
 
 
 @dataclass(frozen=True)
-class Place:
+class Subject:
     """A state to look at, the subspace, and the round after it where the state is what that round pruned."""
 
     state: NamedState
@@ -73,7 +73,7 @@ def prepare(request: Request, asked: Settings) -> Study:
     """Check the question. Raises RequestError."""
     states = {state.label: state for state in request.states(asked.states)}
     check_tolerance(asked.tolerance, [state.recorded for state in states.values()])
-    places = [_place(state, asked) for state in states.values()]
+    subjects = [_subject(state, asked) for state in states.values()]
     return Study(
         "curvature",
         request.runs[0],
@@ -81,22 +81,22 @@ def prepare(request: Request, asked: Settings) -> Study:
             **settings(asked, "states"),
             "states": [
                 {
-                    "state": place.state.identity,
-                    **circumstances(place.state.recorded),
-                    "next": place.after
-                    and [place.after.trajectory, place.after.score, place.after.dense_score],
+                    "state": subject.state.identity,
+                    **circumstances(subject.state.recorded),
+                    "next": subject.after
+                    and [subject.after.trajectory, subject.after.score, subject.after.dense_score],
                 }
-                for place in places
+                for subject in subjects
             ],
         },
-        {"states": [place.state.label for place in places]},
-        functools.partial(_answer, asked=asked, places=places),
-        parts=len(places),
+        {"states": [subject.state.label for subject in subjects]},
+        functools.partial(_answer, asked=asked, subjects=subjects),
+        parts=len(subjects),
         not_shown=("density", "quadrature"),
     )
 
 
-def _place(state: NamedState, asked: Settings) -> Place:
+def _subject(state: NamedState, asked: Settings) -> Subject:
     recorded = state.recorded
     there = recorded.plan.dense.data.sizes["train"]
     if asked.examples > there:
@@ -116,7 +116,7 @@ def _place(state: NamedState, asked: Settings) -> Place:
             f"of whose eigenvalues at most {max(size - 1, 0)} can be had, not {asked.eigenvalues}"
         )
     bounded = asked.subspace == "mask" and recorded.branch is None and state.step == recorded.end
-    return Place(state, masks, _after(recorded) if bounded else None)
+    return Subject(state, masks, _after(recorded) if bounded else None)
 
 
 def _after(recorded: Recorded) -> Next | None:
@@ -133,18 +133,18 @@ def _after(recorded: Recorded) -> Next | None:
     )
 
 
-def _answer(work: Work, *, asked: Settings, places: Sequence[Place]) -> Answer:
+def _answer(work: Work, *, asked: Settings, subjects: Sequence[Subject]) -> Answer:
     tables: dict[str, list[Row]] = {
         name: [] for name in ("eigenvalues", "trace", "diagonal", "bound", "density", "quadrature")
     }
     headline: list[str] = []
     products: dict[str, int] = {}
-    for place in places:
-        label = place.state.label
+    for subject in subjects:
+        label = subject.state.label
         work.observer.part_started(f"curvature at {label}")
-        state = work.state(place.state.recorded, place.state.step)
-        hessian = _hessian(work, place, state, asked)
-        found = _measure(work, hessian, place, asked)
+        state = work.state(subject.state.recorded, subject.state.step)
+        hessian = _hessian(work, subject, state, asked)
+        found = _measure(work, hessian, subject, asked)
         products[label] = sum(found[part]["products"] for part in ("eigenvalues", "hutchinson", "density"))
         density = spectrum.Density([_masses(*probe) for probe in found["density"]["probes"]])
         for name, rows in _tables(found, density, asked).items():
@@ -155,8 +155,8 @@ def _answer(work: Work, *, asked: Settings, places: Sequence[Place]) -> Answer:
             f"{label}: largest eigenvalue {top:.4g}, trace {total['trace']:.4g} ± {total['standard_error']:.2g} "
             f"over {hessian.size:,} weights"
         )
-        if place.after is not None:
-            bound = _bound(state, place.masks, place.after, density, asked)
+        if subject.after is not None:
+            bound = _bound(state, subject.masks, subject.after, density, asked)
             tables["bound"].append({"state": label, **bound})
             line += (
                 f"; at most {100 * bound['prunable']:.1f} % prunable at once, {100 * bound['pruned']:.1f} % were, "
@@ -168,9 +168,9 @@ def _answer(work: Work, *, asked: Settings, places: Sequence[Place]) -> Answer:
     return Answer(tables, {"products": products, "examples": asked.examples}, headline)
 
 
-def _hessian(work: Work, place: Place, state: State, asked: Settings) -> Hessian:
+def _hessian(work: Work, subject: Subject, state: State, asked: Settings) -> Hessian:
     """The Hessian at a state. Products end with Stopped once the work is told to stop."""
-    recorded = place.state.recorded
+    recorded = subject.state.recorded
     model = work.network(recorded)
     dense = recorded.plan.dense
     # Products lose accuracy in the short formats that some trainings use.
@@ -188,7 +188,7 @@ def _hessian(work: Work, place: Place, state: State, asked: Settings) -> Hessian
                 raise Stopped
             yield dict(zip(parts, batch, strict=True))
 
-    return Hessian(model.to(getattr(torch, asked.dtype)), dense.recipe.objective, batches, place.masks)
+    return Hessian(model.to(getattr(torch, asked.dtype)), dense.recipe.objective, batches, subject.masks)
 
 
 def _examples(work: Work, recorded: Recorded, asked: Settings) -> Batch:
@@ -208,7 +208,7 @@ def _examples(work: Work, recorded: Recorded, asked: Settings) -> Batch:
     return {name: torch.cat(tensors) for name, tensors in found.items()}
 
 
-def _measure(work: Work, hessian: Hessian, place: Place, asked: Settings) -> dict[str, Any]:
+def _measure(work: Work, hessian: Hessian, subject: Subject, asked: Settings) -> dict[str, Any]:
     """Eigenvalues, Hutchinson's estimates and quadrature, as plain values; parts done before are not repeated."""
 
     def part(*key: Any, compute: Any) -> Any:
@@ -217,12 +217,12 @@ def _measure(work: Work, hessian: Hessian, place: Place, asked: Settings) -> dic
             value = compute()
             return {**value, "products": hessian.products - before}
 
-        return work.once([place.state.identity, *key], counted)
+        return work.once([subject.state.identity, *key], counted)
 
     def eigenvalues() -> dict[str, Any]:
         slope = float(hessian.gradient().double().norm())
         if not math.isfinite(slope):
-            raise LthError(f"the gradient of the loss at {place.state.label} is not finite")
+            raise LthError(f"the gradient of the loss at {subject.state.label} is not finite")
         values = spectrum.largest_eigenvalues(
             hessian, asked.eigenvalues, tolerance=asked.eigenvalue_tolerance, seed=asked.seed
         )

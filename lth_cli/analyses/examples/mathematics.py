@@ -15,7 +15,7 @@ from lth_cli.pruning.mask import Masks
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class PerExample:
     """What one network says to N examples; all on the CPU.
 
     Attributes:
@@ -33,14 +33,14 @@ class Answers:
     correct: Tensor
 
 
-def answers(scores: Tensor, labels: Tensor) -> Answers:
+def per_example(scores: Tensor, labels: Tensor) -> PerExample:
     """Measure class scores [N, classes] against labels [N]."""
     scores, labels = scores.detach().cpu().double(), labels.cpu()
     truth = functional.one_hot(labels, scores.shape[1]).double()
     own = scores.gather(1, labels[:, None]).squeeze(1)
     others = scores.masked_fill(truth.bool(), -torch.inf).max(1).values
     predicted = scores.argmax(1)
-    return Answers(
+    return PerExample(
         loss=functional.cross_entropy(scores, labels, reduction="none"),
         margin=own - others,
         el2n=(scores.softmax(1) - truth).norm(dim=1),

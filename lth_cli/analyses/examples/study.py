@@ -17,7 +17,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lth_cli.analyses.examples.mathematics import Answers, answers, barrier, first_learned, forgetting, grand
+from lth_cli.analyses.examples.mathematics import (
+    PerExample,
+    barrier,
+    first_learned,
+    forgetting,
+    grand,
+    per_example,
+)
 from lth_cli.analyses.examples.settings import Settings
 from lth_cli.analyses.line import Line
 from lth_cli.analyses.request import (
@@ -221,12 +228,12 @@ def _take_up(work: Work, model: nn.Module, state: NamedState) -> None:
 
 
 @torch.no_grad()
-def _said(work: Work, model: nn.Module, recorded: Recorded) -> Answers:
+def _said(work: Work, model: nn.Module, recorded: Recorded) -> PerExample:
     """What the model says to every training example. Raises Stopped."""
     execution = recorded.plan.dense.execution
     parts = [
-        answers(predict(model, inputs, execution), labels)
+        per_example(predict(model, inputs, execution), labels)
         for inputs, labels in labelled(work.examples(recorded, "train"))
     ]
-    names = [field.name for field in dataclasses.fields(Answers)]
-    return Answers(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    names = [field.name for field in dataclasses.fields(PerExample)]
+    return PerExample(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})

@@ -14,7 +14,7 @@ from lth_cli.analyses.examples import mathematics as examples
 
 def test_answers_hand_computed() -> None:
     """Scores 0 and log 3 are probabilities 1/4 and 3/4."""
-    found = examples.answers(torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]]), torch.tensor([1, 0]))
+    found = examples.per_example(torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]]), torch.tensor([1, 0]))
     assert found.loss.tolist() == pytest.approx([math.log(4 / 3), math.log(4)], rel=1e-6)
     assert found.margin.tolist() == pytest.approx([math.log(3), -math.log(3)], rel=1e-6)
     assert found.el2n.tolist() == pytest.approx([math.sqrt(2) / 4, math.sqrt(2) * 3 / 4], rel=1e-6)

@@ -18,7 +18,7 @@ from lth_cli.store.trajectories import TrajectoryStore
 _KIND = "answers"
 
 
-class AnswerStore:
+class TeacherOutputs:
     """The answers under one description.
 
     Args:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lth_cli.distillation.losses import LOSSES, average, divergence, hard_labels, squared_error
+from lth_cli.objectives.teacher_losses import LOSSES, average, divergence, hard_labels, squared_error
 
 # Softmax of these: teacher (3/4, 1/4), student (1/2, 1/2).
 TEACHER = torch.tensor([[math.log(3.0), 0.0]])

@@ -38,7 +38,7 @@ _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 @contextmanager
-def workforce() -> Iterator[MakeTrainer]:
+def trainers() -> Iterator[MakeTrainer]:
     """What makes trainers: of this process alone, or of as many as the trajectory asks for, led by this one.
 
     The others are there from the first such trainer on; what is read from the store needs none.
