@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from lth_cli.config.patterns import parse_pattern
 from lth_cli.config.steps import Duration
 from lth_cli.config.values import (
     MOST_ROUNDS,
@@ -24,15 +25,30 @@ def _one_name(value: Any) -> Any:
     return "random" if value == "shuffle" else value
 
 
+def _pattern(value: str) -> str:
+    parse_pattern(value)
+    return value
+
+
 class Pruning(Section):
     """What goes each round: score x allocation x schedule, over the prunable tensors."""
 
     score: str = Field("magnitude", description="A function of lth_cli.pruning.scores, or an import path.")
-    allocation: Literal["global", "layerwise"] = Field(
-        "global", description="Rank all weights, or each layer's."
+    allocation: Literal["global", "global_normalized", "layerwise", "uniform", "erk"] = Field(
+        "global",
+        description="global ranks all weights (global_normalized: scores over the L2 norm of their tensor's), "
+        "layerwise each layer's, by the same fraction. uniform and erk set what each layer keeps: the same density, "
+        "or densities in proportion to sum(shape) / prod(shape).",
     )
-    schedule: Literal["geometric", "linear"] = Field(
-        "geometric", description="A fraction of what remains, or equal shares of all weights, each round."
+    pattern: Annotated[str, AfterValidator(_pattern)] = Field(
+        "unstructured",
+        description="Which weights go together: unstructured, N:M (N of M inputs are kept), block_4x4 (outputs x "
+        "inputs; _max for the largest score, not the mean), channel, fan_in (as many inputs for every output).",
+    )
+    schedule: Literal["geometric", "linear", "exponential", "cubic"] = Field(
+        "geometric",
+        description="A fraction of what remains, or equal shares of all weights, each round. exponential and cubic "
+        "reach `density` in the last round: by equal factors, or fast at first (Zhu & Gupta 2017).",
     )
     rounds: Annotated[int, Field(ge=0, le=MOST_ROUNDS)] = Field(
         description="Pruning rounds after the dense one."
@@ -56,12 +72,27 @@ class Pruning(Section):
     density: OpenFraction | None = Field(
         None, description="Stop once no more than this share of weights is left."
     )
+    layer_densities: Annotated[
+        dict[str, Annotated[float, Field(gt=0.0, le=1.0)]],
+        BeforeValidator(lambda given: {} if given is None else given),
+    ] = Field(
+        default_factory=dict,
+        description="Densities of their own by tensor-name pattern (exponential, cubic); `density` is of the others.",
+    )
+    first_layer: Literal["prune", "keep"] = Field("prune", description="keep leaves the first layer dense.")
     output_layer: Literal["auto", "prune", "keep"] = Field(
         "auto", description="auto follows model.prune_output."
     )
     biases: bool = Field(False, description="Also prune the biases of prunable layers.")
     exclude: list[str] = Field(default_factory=list, description="Tensor-name patterns never pruned.")
-    at: Steps | None = Field(None, description="Step whose weights are scored; null is the end of training.")
+    at: Steps | None = Field(
+        None,
+        description="Step whose weights are scored; null is the end of training. Up to rewind.to it is of the dense "
+        "training in all rounds: 0 prunes at initialisation.",
+    )
+    train_dense: bool = Field(
+        True, description="false trains the dense network no further than pruning.at and rewind.to need."
+    )
 
     @model_validator(mode="after")
     def _counts_of_open_lth(self) -> Pruning:
@@ -75,6 +106,33 @@ class Pruning(Section):
             for needed, there in given:
                 if not there:
                     raise ValueError(f"pruning.count=open_lth needs pruning.{needed}")
+        return self
+
+    @model_validator(mode="after")
+    def _towards_a_density(self) -> Pruning:
+        towards = self.schedule in ("exponential", "cubic")
+        if towards and self.density is None and self.pattern in ("unstructured", "channel", "fan_in"):
+            raise ValueError(f"pruning.schedule={self.schedule} needs pruning.density=, which it reaches")
+        if self.layer_densities and not towards:
+            raise ValueError("pruning.layer_densities needs pruning.schedule=exponential or cubic")
+        return self
+
+    @model_validator(mode="after")
+    def _pattern_fits(self) -> Pruning:
+        pattern = parse_pattern(self.pattern)
+        if pattern is None:
+            return self
+        if self.count == "open_lth":
+            raise ValueError("pruning.count=open_lth needs pruning.pattern=unstructured")
+        if self.layer_fractions or self.biases:
+            raise ValueError("pruning.layer_fractions and pruning.biases need pruning.pattern=unstructured")
+        if pattern.kind == "n_of_m":
+            if self.rounds > 1:
+                raise ValueError(f"pruning.pattern={self.pattern} takes one round; write pruning.rounds=1")
+            if self.density is not None or self.layer_densities:
+                raise ValueError(f"pruning.pattern={self.pattern} is a density; leave out pruning.density")
+        if pattern.kind == "fan_in" and self.allocation.startswith("global"):
+            raise ValueError("pruning.pattern=fan_in needs pruning.allocation=layerwise, uniform or erk")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lth_cli.config import schema
@@ -36,12 +36,31 @@ def train_task(config: schema.Config, run: Run | None = None) -> Task:
 def prune_task(config: schema.Config, run: Run | None = None) -> Task:
     """Find a ticket. A target density may end it before all of its trainings; `run` is the one that is gone on with."""
     refuse_sparse_training(config, "lth prune prunes between trainings")
+    refuse_other_masks(
+        config, [kind for kind in config.controls.kinds if schema.CONTROLS[kind].mask != "ticket"]
+    )
     controlled = [n for n in parse_rounds(config.controls.rounds, config.pruning.rounds) if n > 0]
     for kind in config.controls.kinds:
         if goes_on_by_itself(config.rewind, schema.CONTROLS[kind]):
             check_own_rounds(f"the control {kind}", config.rewind, controlled, "controls.rounds")
     trainings = 1 + config.pruning.rounds + len(config.controls.kinds) * len(controlled)
     return Task("prune", with_teachers(make_plan(config), run), prune, trainings)
+
+
+def refuse_other_masks(config: schema.Config, kinds: Sequence[str], key: str = "controls.kinds") -> None:
+    """Refuse controls that would choose weights one by one in the place of a pattern.
+
+    Raises:
+        ConfigError: at `key`.
+    """
+    if kinds and config.pruning.pattern != "unstructured":
+        raise ConfigError(
+            (
+                key,
+                f"{', '.join(kinds)} choose weights one by one, against pruning.pattern={config.pruning.pattern}; "
+                "reinit and keep_signs keep the masks, and pruning.score=random draws some of that pattern",
+            )
+        )
 
 
 def refuse_sparse_training(config: schema.Config, why: str) -> None:
@@ -89,9 +108,10 @@ def prune(session: Session) -> None:
     plan = session.plan
     config = plan.config
     keep_teachers(plan, session.run, session.engine)
-    train_dense(session, plan.rewind_to, plan.scored_at(plan.dense))
+    train_dense(session, plan.rewind_to, plan.scored_at(plan.dense), as_far_as=plan.dense_round)
     for ticket in tickets(session):
-        keep = (plan.scored_at(ticket.trajectory),)
+        scored = plan.scored(ticket.trajectory)
+        keep = (scored.step,) if scored.parent is ticket.trajectory else ()
         session.train_round(ticket.number, ticket.trajectory, ticket.masks, keep=keep)
     if not config.controls.kinds:
         return
@@ -124,7 +144,9 @@ def tickets(session: Session) -> Iterator[Ticket]:
     config, trajectory, number = plan.config, plan.dense, 0
     masks = everything(plan.prunable_shapes)
     while not finished(config.pruning, masks, number):
-        scored = session.engine.state(trajectory, plan.scored_at(trajectory))
+        at = plan.scored(trajectory)
+        assert isinstance(at.parent, Trajectory)
+        scored = session.engine.state(at.parent, at.step)
         number += 1
         masks = next_masks(
             config.pruning,
@@ -134,6 +156,7 @@ def tickets(session: Session) -> Iterator[Ticket]:
             output=plan.output,
             seed=config.resolved_seeds["mask"],
             left_out=plan.left_out,
+            attached=plan.attached,
         )
         del scored
         before = FromState(trajectory, trajectory.end)
@@ -146,13 +169,13 @@ def tickets(session: Session) -> Iterator[Ticket]:
         yield Ticket(number, masks, start, networks, trajectory)
 
 
-def train_dense(session: Session, *keep: int) -> None:
-    """Train round 0 of this config, and before it what it starts from."""
+def train_dense(session: Session, *keep: int, as_far_as: Trajectory | None = None) -> None:
+    """Train round 0 of this config, to its end or that of `as_far_as`, and before it what it starts from."""
     plan = session.plan
     if plan.dense.origin is not None and isinstance(plan.dense.origin.parent, Trajectory):
         session.train_origin(plan.dense.origin.parent, plan.dense.origin.step)
     masks = plan.dense.masks or everything(plan.prunable_shapes)
-    session.train_round(0, plan.dense, masks, keep=(*keep, *plan.keep))
+    session.train_round(0, as_far_as or plan.dense, masks, keep=(*keep, *plan.keep))
 
 
 def rewound(plan: Plan, dense: FromState, before: FromState) -> FromState:

@@ -12,6 +12,7 @@ from lth_cli.config import schema
 from lth_cli.config.distilling import Distillation
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.metrics import Metric
+from lth_cli.config.patterns import parse_pattern
 from lth_cli.config.steps import Duration
 from lth_cli.config.values import exact
 from lth_cli.data.batches import Data
@@ -20,9 +21,10 @@ from lth_cli.data.source import open_place
 from lth_cli.experiments import torchrun
 from lth_cli.experiments.processes import check_processes
 from lth_cli.experiments.schedule_warnings import schedule_warnings
-from lth_cli.models.build import new_head, output_tensors, prunable
+from lth_cli.models.build import channel_followers, new_head, output_tensors, prunable
 from lth_cli.objectives.own_metrics import OwnMetric, own_metrics
 from lth_cli.pruning.mask import Masks
+from lth_cli.pruning.patterns import check_pattern
 from lth_cli.pruning.scores import locate_score
 from lth_cli.pruning.select import fraction_of, select_prunable
 from lth_cli.store.files import canonical
@@ -59,6 +61,7 @@ class Plan:
         dense: the dense trajectory.
         shapes: shape of every parameter of the model by name, in order of definition.
         prunable: names of the tensors that pruning may touch.
+        attached: names among them of what goes with an output channel, with the weight it belongs to.
         left_out: number of weights of convolution and linear layers that pruning may not touch.
         output: names of the output layer's tensors.
         rewind_to: step of the dense training that rounds rewind to.
@@ -74,6 +77,7 @@ class Plan:
     dense: Trajectory
     shapes: dict[str, tuple[int, ...]]
     prunable: list[str]
+    attached: dict[str, str]
     left_out: int
     output: list[str]
     rewind_to: int
@@ -102,7 +106,27 @@ class Plan:
     def scored_at(self, trajectory: Trajectory) -> int:
         """The step at which the weights of a round are scored."""
         at = self.config.pruning.at
-        return trajectory.end if at is None else at.steps(self.dense.steps_per_epoch)
+        if at is None:
+            return trajectory.end
+        return max(at.steps(self.dense.steps_per_epoch), self.dense.first_step)
+
+    def scored(self, trajectory: Trajectory) -> FromState:
+        """The state whose weights, under the masks of a round's training, are scored for the next.
+
+        Up to the step that rounds rewind to, all rounds score the dense training: they share it until then.
+        """
+        step = self.scored_at(self.dense)
+        if self.config.pruning.at is not None and step <= self.rewind_to:
+            return FromState(self.dense, step)
+        return FromState(trajectory, self.scored_at(trajectory))
+
+    @property
+    def dense_round(self) -> Trajectory:
+        """The dense training as far as it is a round of the run."""
+        if self.config.pruning.train_dense:
+            return self.dense
+        needed = max(self.rewind_to, self.scored_at(self.dense), *self.keep)
+        return dataclasses.replace(self.dense, ends_at=needed)
 
     def retraining(
         self, masks: Masks, start: Start, networks: Mapping[str, Teacher] | None = None
@@ -243,18 +267,35 @@ def make_plan(config: schema.Config) -> Plan:
     frozen(model, config.training.freeze)
     output = output_tensors(model)
     all_names = prunable(model, biases=config.pruning.biases)
-    names = select_prunable(config.pruning, all_names, output, config.model.prune_output)
+    attached: dict[str, str] = {}
+    pattern = parse_pattern(config.pruning.pattern)
+    channels = pattern is not None and pattern.kind == "channel"
+    if channels and config.pruning.output_layer == "prune":
+        raise ConfigError(
+            ("pruning.output_layer", "pruning.pattern=channel would prune outputs of the network; write keep")
+        )
+    names = select_prunable(config.pruning, all_names, output, config.model.prune_output and not channels)
     locate_score(config.pruning.score)
     for name in names:
         fraction_of(config.pruning, name, output)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    if pattern is not None:
+        check_pattern(pattern, {name: shapes[name] for name in names})
+    if channels:
+        followers = channel_followers(model, made.interface)
+        attached = {name: of for name, of in followers.items() if of in names}
+        names = [name for name in shapes if name in names or name in attached]
     trajectory = _sparse(trajectory, {name: shapes[name] for name in names}, frozen(model, made.freeze))
     left_out = sum(math.prod(shapes[name]) for name in all_names if name not in names)
     rewind_to, first_step, end = _retraining_steps(config, trajectory)
     if config.pruning.at is not None:
         if config.rewind.technique == "fine_tune":
             raise ConfigError(("pruning.at", "rewind.technique=fine_tune scores the end of each training"))
-        _step("pruning.at", config.pruning.at, trajectory, rewind_to + 1, end)
+        _step("pruning.at", config.pruning.at, trajectory, 0, end)
+    elif not config.pruning.train_dense:
+        raise ConfigError(
+            ("pruning.train_dense", "false needs pruning.at=, else the end of the dense training is scored")
+        )
     keep = [
         _step("checkpoint.keep", step, trajectory, 0, trajectory.horizon) for step in config.checkpoint.keep
     ]
@@ -263,6 +304,7 @@ def make_plan(config: schema.Config) -> Plan:
         trajectory,
         shapes,
         names,
+        attached,
         left_out,
         output,
         rewind_to,

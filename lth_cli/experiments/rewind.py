@@ -15,6 +15,7 @@ from lth_cli.config.values import MOST_ROUNDS
 from lth_cli.experiments.imp import (
     check_own_rounds,
     goes_on_by_itself,
+    refuse_other_masks,
     refuse_sparse_training,
     rewound,
     train_control,
@@ -81,6 +82,8 @@ def rewind_task(config: schema.Config, run: Run, own: Run | None = None) -> Task
             weights that can neither be read nor trained again.
     """
     refuse_sparse_training(config, "lth rewind retrains masks as they are")
+    other = [] if config.control.mask == "ticket" else [config.control.mask]
+    refuse_other_masks(config, other, "control.mask")
     plan = with_teachers(make_plan(config), own, run)
     numbers = _rounds(run, config.rounds)
     if goes_on_by_itself(config.rewind, config.control):

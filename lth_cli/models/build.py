@@ -26,6 +26,8 @@ _SUPPLIED = {"input_shape", "classes", "outputs", "vocabulary", "length"}
 _READ_PACKAGES = {"torch", "torchvision", "lth_cli"}
 _ALWAYS_RANDOM = (nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 
+_CHANNEL_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+
 
 def build(config: schema.Model, interface: Interface, init_seed: int) -> nn.Module:
     """Build and initialise a model on the CPU: the same bytes for the same seed.
@@ -87,6 +89,45 @@ def prunable(model: nn.Module, *, biases: bool) -> list[str]:
         module_weights, module_biases = weights_and_biases(module)
         found.update(dict.fromkeys(names[p] for p in module_weights + (module_biases if biases else [])))
     return list(found)
+
+
+def channel_followers(model: nn.Module, interface: Interface) -> dict[str, str]:
+    """What goes with an output channel of a convolution or linear layer, by the name of that layer's weight: its bias,
+    and scale and shift of the norm that takes what it gives, found by trying the model on two examples of zeros.
+
+    Returns:
+        Names of parameters, all of shape [outputs], each with the name of the weight.
+    """
+    names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
+    followers: dict[str, str] = {}
+    given: dict[int, tuple[Tensor, str]] = {}  # the tensors, too, so that no other has their number
+
+    def note(layer: nn.Module, _: Any, out: Tensor) -> None:
+        given[id(out)] = out, names[layer.weight]
+
+    def take(norm: nn.Module, taken: tuple[Tensor, ...]) -> None:
+        if norm.affine and id(taken[0]) in given:
+            of = given[id(taken[0])][1]
+            followers.update({names[norm.weight]: of, names[norm.bias]: of})
+
+    hooks = []
+    for _, layer in weighted_layers(model):
+        if layer.weight not in names:
+            continue
+        if layer.bias is not None:
+            followers[names[layer.bias]] = names[layer.weight]
+        hooks.append(layer.register_forward_hook(note))
+    hooks += [
+        module.register_forward_pre_hook(take)
+        for module in model.modules()
+        if isinstance(module, _CHANNEL_NORMS)
+    ]
+    try:
+        _check_fit(model, "the model", interface)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return followers
 
 
 def output_layer(model: nn.Module) -> str:

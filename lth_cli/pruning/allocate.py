@@ -31,7 +31,7 @@ def prune_global(scores: Tensors, masks: Masks, count: int) -> Masks:
         LthError: when scores are missing, misshapen, not real numbers, or NaN where a weight remains.
         ValueError: when `count` is negative or more than remain.
     """
-    remaining = {name: _remaining_scores(name, scores, mask) for name, mask in masks.items()}
+    remaining = {name: remaining_scores(name, scores, mask) for name, mask in masks.items()}
     sizes = [kept.numel() for kept in remaining.values()]
     if not 0 <= count <= sum(sizes):
         raise ValueError(f"cannot prune {count} of {sum(sizes)} remaining weights")
@@ -55,7 +55,7 @@ def prune_through(scores: Tensors, masks: Masks, rank: int) -> Masks:
     """
     if rank < 0:
         raise ValueError(f"no weight has rank {rank}")
-    remaining = [_remaining_scores(name, scores, mask).cpu() for name, mask in masks.items()]
+    remaining = [remaining_scores(name, scores, mask).cpu() for name, mask in masks.items()]
     left = sum(kept.numel() for kept in remaining)
     if rank >= left:
         raise LthError(
@@ -88,8 +88,8 @@ def _lowest(scores: Tensor, count: int) -> Tensor:
     return below | (tied & (tied.cumsum(0) <= count - below.sum()))
 
 
-def _remaining_scores(name: str, scores: Tensors, mask: Tensor) -> Tensor:
-    """Scores of one layer's remaining weights, in flat order, checked."""
+def remaining_scores(name: str, scores: Tensors, mask: Tensor) -> Tensor:
+    """Scores of one layer's remaining weights, in flat order, checked. Raises LthError."""
     score = scores.get(name)
     if score is None:
         raise LthError(f"the pruning score returned nothing for {name}")

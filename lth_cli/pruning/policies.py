@@ -25,6 +25,7 @@ from lth_cli.config.targets import check_arguments, locate
 from lth_cli.config.values import OpenFraction, PositiveSteps, Steps, exact
 from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.allocate import prune_global, prune_layerwise
+from lth_cli.pruning.distribute import layer_counts
 from lth_cli.pruning.mask import Masks, Tensors
 
 _SUPPLIED = ("steps_per_epoch", "horizon")
@@ -264,34 +265,6 @@ class RigL(Policy):
         come = prune_layerwise({name: gradients[name].abs() for name in masks}, free, spared)
         new = {name: stay[name] | come[name] for name in masks}
         return Change(new, {name: new[name] & ~masks[name] for name in masks}, skip_update=True)
-
-
-def layer_counts(
-    shapes: Mapping[str, tuple[int, ...]], density: float, distribution: Literal["erk", "uniform"]
-) -> dict[str, int]:
-    """How many weights of each layer are kept, ceil(density x total) in all; the largest remainders round up."""
-    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    wanted = math.ceil(exact(density) * sum(sizes.values()))
-    weight = {
-        name: Fraction(sum(shape), sizes[name]) if distribution == "erk" else Fraction(1)
-        for name, shape in shapes.items()
-    }
-    full: set[str] = set()
-    while True:  # what a layer cannot take is spread over the others
-        rest = wanted - sum(sizes[name] for name in full)
-        scale = rest / sum((weight[n] * sizes[n] for n in sizes if n not in full), Fraction(0))
-        over = {name for name in sizes if name not in full and scale * weight[name] >= 1}
-        if not over:
-            break
-        full |= over
-        if len(full) == len(sizes):
-            return sizes
-    shares = {name: sizes[name] * (1 if name in full else scale * weight[name]) for name in sizes}
-    counts = {name: math.floor(share) for name, share in shares.items()}
-    by_remainder = sorted(sizes, key=lambda name: counts[name] - shares[name])
-    for name in by_remainder[: wanted - sum(counts.values())]:
-        counts[name] += 1
-    return counts
 
 
 def make_policy(section: SparseTraining, *, steps_per_epoch: int, horizon: int) -> Policy | None:

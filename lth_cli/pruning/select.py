@@ -25,6 +25,7 @@ def select_prunable(
         ConfigError: when a pattern matches no prunable tensor of the model, or no tensor is left.
     """
     prune_output = prune_output if config.output_layer == "auto" else config.output_layer == "prune"
+    first = [name for name in prunable if name.rpartition(".")[0] == prunable[0].rpartition(".")[0]]
     names = ", ".join(prunable)
     problems = [
         (where, f"{pattern!r} matches no prunable tensor; there are: {names}")
@@ -34,6 +35,7 @@ def select_prunable(
                 "pruning.layer_fractions",
                 [pattern for pattern in config.layer_fractions if pattern != "output"],
             ),
+            ("pruning.layer_densities", config.layer_densities),
         )
         for pattern in patterns
         if not any(fnmatchcase(name, pattern) for name in prunable)
@@ -42,6 +44,7 @@ def select_prunable(
         name
         for name in prunable
         if (prune_output or name not in output)
+        and not (config.first_layer == "keep" and name in first)
         and not any(fnmatchcase(name, pattern) for pattern in config.exclude)
     ]
     if not chosen:
@@ -63,3 +66,11 @@ def fraction_of(config: schema.Pruning, name: str, output: Collection[str]) -> f
         if matches:
             return fraction
     return config.fraction
+
+
+def density_of(config: schema.Pruning, name: str) -> float | None:
+    """The density that a tensor comes to by itself: that of the first matching pattern; None shares `density`."""
+    return next(
+        (density for pattern, density in config.layer_densities.items() if fnmatchcase(name, pattern)),
+        None,
+    )

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.pruning import SparseTraining
 from lth_cli.config.steps import Duration
+from lth_cli.pruning.distribute import layer_counts as spread
 from lth_cli.pruning.mask import count, layer_counts, total
 from lth_cli.pruning.policies import Gradual, RigL, make_policy
-from lth_cli.pruning.policies import layer_counts as spread
 
 # A busy machine is no fault.
 FEW = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])

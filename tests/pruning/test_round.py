@@ -270,3 +270,58 @@ def test_a_layers_weights_and_biases_are_ranked_together():
         "a.bias": [True],
         "b.weight": [False, True],
     }
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "cubic"])
+@pytest.mark.parametrize("allocation", ["global", "global_normalized", "uniform", "erk"])
+def test_the_density_is_reached_in_the_last_round_exactly(schedule, allocation):
+    weights = {name: w.view(10, -1) for name, w in weights_of(a=100, b=370, out=50).items()}
+    config = Pruning(rounds=3, density=0.1, schedule=schedule, allocation=allocation)
+    counts = [count(masks) for masks in run(config, weights)]
+    shares = [
+        0.1 ** (r / 3) if schedule == "exponential" else 1 - 0.9 * (1 - (1 - r / 3) ** 3) for r in range(4)
+    ]
+    assert counts == [math.ceil(round(520 * share, 6)) for share in shares]
+    assert counts[-1] == 52
+
+
+def test_uniform_densities_differ_by_less_than_a_weight():
+    weights = {name: w.view(10, -1) for name, w in weights_of(a=100, b=370, out=50).items()}
+    for masks in run(Pruning(rounds=4, fraction=0.3, allocation="uniform"), weights):
+        density = count(masks) / 520
+        for name, kept in layer_counts(masks).items():
+            assert abs(kept - density * weights[name].numel()) < 1
+
+
+def test_layers_may_have_densities_of_their_own_and_the_others_share_the_rest():
+    weights = {name: w.view(10, -1) for name, w in weights_of(a=100, b=370, out=50).items()}
+    config = Pruning(rounds=1, density=0.1, schedule="exponential", layer_densities={"a*": 0.5, "out*": 1.0})
+    kept = layer_counts(run(config, weights)[-1])
+    assert kept == {"a.weight": 50, "b.weight": 37, "out.weight": 50}
+
+
+def test_normalised_scores_are_those_over_the_norm_of_their_tensor():
+    weights = {"a.weight": torch.tensor([[3.0, 4.0]]), "b.weight": torch.tensor([[30.0, 40.0]])}
+    config = Pruning(rounds=1, fraction=0.5, allocation="global_normalized")
+    masks = run(config, weights)[-1]  # 0.6 and 0.8 of both; ties go in the order of the layers
+    assert {name: mask.tolist() for name, mask in masks.items()} == {
+        "a.weight": [[False, True]],
+        "b.weight": [[False, True]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"schedule": "cubic"}, "needs pruning.density"),
+        ({"layer_densities": {"a": 0.1}}, "needs pruning.schedule"),
+        ({"pattern": "2:4"}, "takes one round"),
+        ({"pattern": "2:4", "rounds": 1, "density": 0.4}, "is a density"),
+        ({"pattern": "fan_in"}, "needs pruning.allocation"),
+        ({"pattern": "channel", "biases": True}, "need pruning.pattern=unstructured"),
+        ({"pattern": "4:2"}, "2:4"),
+    ],
+)
+def test_what_goes_together_with_nothing_is_refused(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        Pruning(**{"rounds": 2, **wrong})

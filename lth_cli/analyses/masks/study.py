@@ -125,8 +125,10 @@ def _retrained(opened: Callable[[str, Run], Recorded], recorded: Recorded) -> Re
 
 
 def _scored_at(recorded: Recorded) -> int:
-    """The step at which the weights of a round are pruned."""
+    """The step at which the weights of a round are pruned; where those of the dense training are, its start."""
     at = recorded.plan.config.pruning.at
+    if at is not None and recorded.plan.scored_at(recorded.plan.dense) <= recorded.plan.rewind_to:
+        return recorded.step("start")
     return recorded.step("end" if at is None else at)
 
 
