@@ -101,6 +101,8 @@ class Trainer:
         self._prunable = {name: parameters[name] for name in trajectory.masks if name not in still}
         self._masked: list[Tensor] = list(self._prunable.values())
         self._use(masks)
+        # Where masks change, what was just pruned still has momentum.
+        self._moves_pruned = self._policy is not None or not optimizers.keeps_zeros(self.optimizer)
         self._random = has_randomness(self.model)
         self._batches = trajectory.batches.starting_at(state.step, part)
         self._losses = torch.zeros(_LOSSES_HELD, device=self.execution.device)
@@ -256,8 +258,8 @@ class Trainer:
         if clip is not None:
             clip_grad_norm_(self.model.parameters(), clip)
         self.optimizer.step()
-        if self._masked:
-            # An optimizer may move a weight without a gradient; a pruned one stays zero all the same.
+        if self._masked and self._moves_pruned:
+            # Some optimizers move a weight without a gradient; a pruned one stays zero all the same.
             with torch.no_grad():
                 _mask_in_place(self._masked, self._masks)
 

@@ -12,11 +12,24 @@ from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.targets import check_arguments, locate
 from lth_cli.pruning.mask import Masks
+from lth_cli.training.decoupled_sgd import DecoupledSGD
 
 _REFUSED: dict[type[torch.optim.Optimizer], str] = {
     torch.optim.LBFGS: "evaluates the loss several times a step",
     torch.optim.SparseAdam: "takes sparse gradients alone",
 }
+
+
+# Each adds to a weight a multiple of its gradient, of moving averages of it, of the weight, or of a quotient of these
+# over a root plus eps: all are zero where gradient, averages and weight are.
+_KEEP_ZEROS = (torch.optim.SGD, DecoupledSGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop)
+
+
+def keeps_zeros(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether steps leave a weight at zero that has no gradient, where the optimizer's state began at zero."""
+    return type(optimizer) in _KEEP_ZEROS and all(
+        group.get("eps", 1.0) > 0 for group in optimizer.param_groups
+    )
 
 
 def build(config: schema.Optimizer, model: nn.Module) -> torch.optim.Optimizer:

@@ -13,6 +13,22 @@ SGD = ("optimizer=sgd", "optimizer.weight_decay=1e-2")
 NESTEROV = (*SGD, "optimizer.nesterov=true")
 ADAMW = ("optimizer=adamw", "optimizer.weight_decay=0.1")
 CLIP = "training.gradient_clip=0.05"
+AMSGRAD = ("optimizer=adam", "+optimizer.amsgrad=true", "optimizer.weight_decay=1e-2")
+RMSPROP = (
+    "optimizer=sgd",
+    "optimizer._target_=torch.optim.RMSprop",
+    "~optimizer.nesterov",
+    "optimizer.momentum=0.9",
+    "+optimizer.centered=true",
+    "optimizer.weight_decay=1e-2",
+)
+DECOUPLED = ("optimizer=decoupled_sgd", "optimizer.weight_decay=1e-3")
+ADADELTA = (
+    "optimizer=adam",
+    "optimizer._target_=torch.optim.Adadelta",
+    "~optimizer.betas",
+    "optimizer.lr=1.0",
+)
 
 
 def start_of(trajectory):
@@ -32,6 +48,11 @@ def start_of(trajectory):
         (*SGD, "precision=bf16", CLIP),
         (*SGD, "+optimizer.foreach=true"),
         ("pruning.biases=true", *NESTEROV),
+        AMSGRAD,
+        RMSPROP,
+        (*RMSPROP, "precision=bf16"),
+        DECOUPLED,
+        ADADELTA,
         RESNET,
         (*RESNET, "optimizer.nesterov=true", "optimizer.weight_decay=1e-2", "precision=bf16"),
         (*RESNET, CLIP, "precision.channels_last=false"),
@@ -55,6 +76,39 @@ def test_pruned_weights_are_zero_at_every_step(make_ticket, overrides):
     assert any(moved[name][mask].any() for name, mask in trajectory.masks.items())
     for name, mask in trajectory.masks.items():
         assert not torch.signbit(moved[name][~mask]).any(), "stored zeros have one spelling"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        SGD,
+        NESTEROV,
+        ADAMW,
+        AMSGRAD,
+        RMSPROP,
+        DECOUPLED,
+        (*NESTEROV, "precision=bf16", CLIP),
+        (*RESNET, *ADAMW),
+    ],
+    ids=",".join,
+)
+def test_masking_weights_after_the_step_would_change_no_byte(make_ticket, overrides):
+    """So it is left out where the optimizer is one of these."""
+    trajectory = make_ticket(*overrides)
+    once, twice = (Trainer(trajectory, start_of(trajectory)) for _ in range(2))
+    assert not once._moves_pruned
+    twice._moves_pruned = True
+    for trainer in (once, twice):
+        run(trainer, 16)
+    ours, theirs = once.state(), twice.state()
+    assert all(torch.equal(weight, theirs.weights[name]) for name, weight in ours.weights.items())
+    for name, slots in ours.optimizer.items():
+        assert all(torch.equal(value, theirs.optimizer[name][key]) for key, value in slots.items())
+
+
+def test_an_optimizer_that_is_not_known_to_keep_zeros_is_masked_after_its_step(make_ticket):
+    trajectory = make_ticket(*ADADELTA)
+    assert Trainer(trajectory, start_of(trajectory))._moves_pruned
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["dense", "masked"])
