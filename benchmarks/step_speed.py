@@ -120,11 +120,15 @@ def main() -> None:
     for mask in half.values():
         mask.view(-1)[::2] = False
     sparse = plan.retraining(control_masks("random", half, dict, seed=0, round_number=1), dense.start)
+    changing = make_plan(
+        load("train", [*overrides, "sparse_training=rigl", "sparse_training.density=0.5"]).config
+    ).dense
     arrays = random_images(open_place(DataPlace()))
     loops: dict[str, Callable[[], None]] = {
         "bare loop, dense": lambda: bare(dense, options.steps),
         "lth, dense": lambda: trained_by_lth(dense, options.steps),
         "lth, half the weights masked": lambda: trained_by_lth(sparse, options.steps),
+        "lth, RigL, half the weights": lambda: trained_by_lth(changing, options.steps),
         "DataLoader loop, dense": lambda: usual(options.steps, arrays),
     }
     best = dict.fromkeys(loops, float("inf"))
