@@ -56,7 +56,7 @@ class Recorded:
         branch: kind of control; None is the run itself.
         plan: the run's config, checked on this machine.
         trajectory: its training; known by identity alone where it cannot be repeated here bit for bit.
-        masks: True = kept, in the order of the model's parameters.
+        masks: True = kept, in the order of the model's parameters; of the end, where they change within the training.
     """
 
     run: Run
@@ -119,6 +119,10 @@ class Recorded:
         """
         self.adopt(engine)
         return engine.state(self.trajectory, step)
+
+    def masks_of(self, state: State) -> Masks:
+        """The masks of a state of its training, which may change them; in the order of the model's parameters."""
+        return self.plan.ordered(state.masks) or self.masks
 
     def adopt(self, engine: Engine) -> None:
         """Let the engine's store have the states that the round keeps, and those of its teachers that the run keeps."""

@@ -1,4 +1,4 @@
-"""Learning rates that a config leads to and that a person may not have meant."""
+"""Learning rates and masks that a config leads to and that a person may not have meant."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ _ABOUT_ZERO = 0.01
 
 
 def schedule_warnings(config: schema.Config, dense: Trajectory) -> tuple[str, ...]:
-    """What to tell a person about the rates of a dense training, its pre-training and its retrainings.
+    """What to tell a person about the rates of a dense training, its pre-training and its retrainings, and its masks.
 
     Args:
         config: what was asked.
         dense: the dense training, started from its pre-training where there is one.
     """
-    return tuple(
-        text for text in (_held_at_nothing(config, dense), _pretrained_otherwise(config, dense)) if text
-    )
+    found = (_held_at_nothing(config, dense), _pretrained_otherwise(config, dense), _never_changed(dense))
+    return tuple(text for text in found if text)
 
 
 def _held_at_nothing(config: schema.Config, dense: Trajectory) -> str | None:
@@ -54,4 +53,15 @@ def _pretrained_otherwise(config: schema.Config, dense: Trajectory) -> str | Non
         f"schedule: its epochs are {before.steps_per_epoch} steps in the pre-training and {dense.steps_per_epoch} in "
         f"the training, so from step {step} on the pre-training has {theirs(step):.3g} of the rate, not "
         f"{ours(step):.3g}; write the schedule in steps (500it), or give pretrain.schedule its own"
+    )
+
+
+def _never_changed(dense: Trajectory) -> str | None:
+    """An interval may be longer than the training, and a pre-training may last beyond the end of all changes."""
+    policy = dense.recipe.policy
+    if policy is None or any(policy.due(step) for step in range(dense.first_step, dense.horizon)):
+        return None
+    return (
+        f"sparse_training: masks change at no step of the training, which goes from step {dense.first_step} to "
+        f"{dense.horizon}; see begin, end and every"
     )

@@ -17,17 +17,20 @@ _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 
 def needed(plan: Plan, trainings: int) -> int:
     """Bytes of the states that so many trainings of a plan leave: of each its start, its end and the scored step, of
-    the dense one the rewind point too, and one resume point at a time.
+    the dense one the rewind point and what is to be kept too, and one resume point at a time.
     """
     model = plan.dense.recipe.build(init_seed=0)
     weights = _bytes([*model.parameters(), *model.buffers()])
+    # States of a training that changes its masks hold them, a byte a weight.
+    masks = 0 if plan.dense.recipe.policy is None else _bytes(list(plan.dense.masks.values()))
     try:
-        state = weights + _optimizer_bytes(plan, model)
+        kept = _optimizer_bytes(plan, model)
     except (ConfigError, RuntimeError):  # an optimizer that cannot step on zeros: as large as Adam's
-        state = 3 * weights
-    dense = {0, plan.rewind_to, plan.scored_at(plan.dense), plan.dense.end}
+        kept = 2 * weights
+    start, state = weights + masks, weights + masks + kept
+    dense = {0, plan.rewind_to, plan.scored_at(plan.dense), plan.dense.end, *plan.keep}
     full = len({plan.scored_at(plan.dense), plan.dense.end})
-    return trainings * (weights + full * state) + (len(dense) - 1 - full) * state + state
+    return trainings * (start + full * state) + (len(dense) - 1 - full) * state + state
 
 
 def _optimizer_bytes(plan: Plan, model: torch.nn.Module) -> int:

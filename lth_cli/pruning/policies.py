@@ -138,7 +138,7 @@ class _Window:
 class Gradual(Policy):
     """Gradual magnitude pruning (Zhu & Gupta 2017, arXiv:1710.01878): weights of least magnitude go, step by step.
 
-    At progress p through its steps the sparsity is s_f (1 - (1 - p)^3), of which ceil((1 - s) n) of n weights remain.
+    At progress p through its steps the sparsity is s = s_f (1 - (1 - p)^3): ceil((1 - s) n) of n weights remain.
 
     Args:
         density: share of the prunable weights that remains at the end.
@@ -200,15 +200,15 @@ class Gradual(Policy):
 class RigL(Policy):
     """RigL (Evci et al. 2020, arXiv:1911.11134): weights of least magnitude go, those of largest gradient come.
 
-    Random masks at the start. At each change a share alpha / 2 (1 + cos(pi p)) of each layer's weights, p being the
-    progress through its steps, is dropped, and as many are grown where the dense gradient is largest, just dropped
-    ones included: they keep their value, as in that paper's code, and all others start at zero. The step does nothing
-    else.
+    Random masks at the start. At each change a share alpha / 2 (1 + cos(pi p)) of each layer's kept weights, rounded
+    down, p being the progress through its steps, is dropped, and as many are grown where the dense gradient is largest,
+    just dropped ones included: they keep their value, as in that paper's code, and all others start at zero. The step
+    does nothing else.
 
     Args:
         density: share of the prunable weights that is kept.
         distribution: `erk` (Erdos-Renyi-kernel): densities of layers in proportion to sum(shape) / prod(shape), 1 at
-            most; `uniform`: all alike.
+            most; `uniform`: all alike, where the paper keeps the first layer dense.
         drop_fraction: alpha.
         begin: step after which masks change.
         end: step before which they change for the last time; None is three quarters of the training.

@@ -205,8 +205,9 @@ class Trainer:
             The loss of the batch where there is no update; None where it is to come.
 
         Raises:
-            Diverged: the loss is not finite, so that its gradients order nothing.
+            Diverged: a loss, weight or gradient is not finite, which has no place in an order.
         """
+        self._check_losses()  # the first that is not finite may be one not read yet
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         gradients: Tensors = {}
         loss = None
@@ -216,6 +217,10 @@ class Trainer:
                 raise Diverged(self.step, "the loss")
             gradients = {name: _gradient(weight) for name, weight in self._prunable.items()}
         weights = {name: weight.detach() for name, weight in self._prunable.items()}
+        for what, tensors in (("weight", weights), ("gradient of", gradients)):
+            for name, tensor in tensors.items():
+                if not torch.isfinite(tensor).all():
+                    raise Diverged(self.step, f"{what} {name!r}")
         seed = derive_seed(self.trajectory.recipe.seeds["mask"], "sparse_training", self.step)
         change = policy.change(self.step, weights, gradients, dict(self._kept), seed)
         self._use(change.masks)

@@ -1,16 +1,28 @@
 """`lth train` with masks that change: what the run keeps, and what verify says of it."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 import torch
+from torch.nn import functional
 
+from lth_cli.config.compose import load, validate
+from lth_cli.config.spec import Interface
+from lth_cli.data.digits import digits
+from lth_cli.data.source import Place
+from lth_cli.experiments import session
+from lth_cli.experiments.plan import make_plan
+from lth_cli.experiments.space import needed
+from lth_cli.models.build import build
+from lth_cli.pruning.mask import layer_counts
 from lth_cli.store.masks import load_mask, save_mask
 from lth_cli.store.runs import Run
 from lth_cli.store.states import load_state, save_state
 
 RIGL = ("sparse_training=rigl", "sparse_training.every=3it", "sparse_training.density=0.2")
+GRADUAL = ("sparse_training=gradual", "sparse_training.every=3it", "sparse_training.density=0.2")
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +95,71 @@ def test_pre_training_is_dense(tmp_path, lth_in, small):
     assert "sparse_training" not in run.origins()[0].summary["description"]
     assert run.round(0).checkpoint(4).masks
     assert lth_in(tmp_path, "verify", "on").code == 0
+
+
+@pytest.fixture(scope="module")
+def middle(folder, lth_in, small):
+    """A run whose mask of the middle keeps more weights than that of the end, and the state there."""
+    done = lth_in(folder, "train", *small, *GRADUAL, "checkpoint.keep=[8it]", "name=gradual")
+    assert done.code == 0, done.err
+    run = Run.open(folder / "runs" / "gradual")
+    state = run.round(0).checkpoint(8)
+    assert layer_counts(state.masks) != layer_counts(run.round(0).masks())
+    return folder, run, state
+
+
+def test_grand_of_the_middle_is_by_the_weights_kept_there(middle, lth_in):
+    folder, run, state = middle
+    asked = ("analysis=examples", "analysis.states=[0@8it]")
+    done = lth_in(folder, "analyze", "gradual", *asked, "--json", "-q")
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)["tables"]["scores"][:5]
+    model = build(validate(run.config).model, Interface.classifier((1, 8, 8), 10), 0).eval()
+    model.load_state_dict(state.weights)
+    loaded = digits(place=Place(None, folder, False, 0))
+    for row in rows:
+        inputs = (loaded.train_inputs[row["index"]][None] - 0.3053) / 0.3760
+        model.zero_grad()
+        functional.cross_entropy(model(inputs), torch.tensor([row["label"]])).backward()
+        slopes = {name: weight.grad for name, weight in model.named_parameters()}
+        slopes |= {name: slopes[name] * mask for name, mask in state.masks.items()}
+        expected = math.sqrt(sum(float(slope.square().sum()) for slope in slopes.values()))
+        assert row["grand"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_curvature_of_the_middle_is_by_the_weights_kept_there(middle, lth_in):
+    folder, _, state = middle
+    asked = ("analyze", "gradual", "analysis=curvature", "analysis.examples=60", "analysis.probes=2")
+    states = ("analysis.states=[0@8it,0@end]", "analysis.eigenvalues=1")
+    done = lth_in(folder, *asked, *states, "--json", "-q")
+    assert done.code == 0, done.err
+    sizes = {"middle": {}, "end": {}}
+    for row in json.loads(done.out)["tables"]["trace"]:
+        sizes["end" if row["state"].endswith("end") else "middle"][row["layer"]] = row["weights"]
+    kept = layer_counts(state.masks)
+    assert sizes["middle"] == {"all": sum(kept.values()), **kept}
+    assert sizes["end"]["all"] == math.ceil(sum(mask.numel() for mask in state.masks.values()) / 5)
+    for step, size in (("end", sizes["end"]["all"]), ("8it", sum(kept.values()))):
+        refused = lth_in(folder, *asked, f"analysis.states=[0@{step}]", f"analysis.eigenvalues={size}")
+        assert refused.code == 2, refused.err
+        assert f"the Hessian at gradual:0@{step} has {size} rows" in refused.err
+
+
+def test_the_estimate_of_space_counts_masks_and_kept_states(tmp_path, lth_in, small, monkeypatch):
+    told = []
+    monkeypatch.setattr(session, "shortage", lambda plan, trainings, _: told.append(needed(plan, trainings)))
+    wide = ("model.hidden=[300,100]", "optimizer=sgd", "optimizer.momentum=0", "checkpoint.keep=[5it,8it]")
+    done = lth_in(tmp_path, "train", *small, *wide, *RIGL)
+    assert done.code == 0, done.err
+    sizes = [path.stat().st_size for path in (tmp_path / "runs" / ".store").rglob("*.safetensors")]
+    assert len(sizes) == 4
+    assert told == [pytest.approx(sum(sizes) + max(sizes), rel=0.05)]  # and a resume point
+
+
+@pytest.mark.parametrize(
+    ("kind", "further"), [(GRADUAL, "pretrain.length=14it"), (RIGL, "sparse_training.begin=10it")]
+)
+def test_masks_that_never_change_are_told_of(small, kind, further):
+    warnings = [make_plan(load("train", [*small, *kind, *more]).config).warnings for more in ((), (further,))]
+    assert warnings[0] == ()
+    assert "masks change at no step of the training, which goes from step" in warnings[1][0]

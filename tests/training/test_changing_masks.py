@@ -11,7 +11,7 @@ from training_helpers import DROPOUT, RESNET, run
 
 from lth_cli.pruning import mask as mask_room
 from lth_cli.training.engine import Interrupted
-from lth_cli.training.loop import Trainer, initial_state
+from lth_cli.training.loop import Diverged, Trainer, initial_state
 from lth_cli.training.trajectory import FromState
 
 RIGL = ("sparse_training=rigl", "sparse_training.every=3it", "sparse_training.density=0.2")
@@ -111,3 +111,34 @@ def test_what_decides_masks_is_part_of_the_identity_and_nothing_else(make_dense)
     # An end in steps does not depend on the length: a longer training goes on where a shorter one ended.
     short, long = (make_dense(*RIGL, "sparse_training.end=10it", f"training.length={n}ep") for n in (2, 3))
     assert short.identity == long.identity
+
+
+@pytest.mark.parametrize("kind", [RIGL, GRADUAL], ids=["rigl", "gradual"])
+def test_a_training_that_diverges_says_so_at_its_first_step_that_is_not_finite(kind, make_dense):
+    """The masks come to change while losses are unread; scores that are not numbers have no order."""
+    trajectory = make_dense(*kind, "optimizer=sgd", "optimizer.lr=1e20")
+    trainer = Trainer(trajectory, initial_state(trajectory, 0))
+    first = None
+    while first is None:
+        try:
+            run(trainer, trainer.step + 1)
+            trainer._check_losses()
+        except Diverged as error:
+            first = error.step
+    assert 0 < first < 3
+    trainer = Trainer(trajectory, initial_state(trajectory, 0))
+    trainer._next_tick = math.inf
+    with pytest.raises(Diverged) as told:
+        run(trainer, 16)
+    assert told.value.step == first
+
+
+def test_weights_that_are_not_finite_are_not_ranked(make_dense):
+    trajectory = make_dense(*GRADUAL)
+    trainer = Trainer(trajectory, initial_state(trajectory, 0))
+    run(trainer, 3)
+    name = next(iter(trajectory.masks))
+    with torch.no_grad():
+        trainer.model.get_parameter(name)[0, 0] = torch.nan
+    with pytest.raises(Diverged, match=f"weight {name!r} is not finite at step 3"):
+        run(trainer, 4)

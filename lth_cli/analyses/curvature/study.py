@@ -35,7 +35,7 @@ from lth_cli.config.metrics import Metric
 from lth_cli.config.seeds import derive_seed
 from lth_cli.data.batches import Batch
 from lth_cli.experiments.recorded import Recorded
-from lth_cli.pruning.mask import Masks
+from lth_cli.pruning.mask import Masks, count
 from lth_cli.store.analyses import Row
 from lth_cli.store.states import State
 from lth_cli.training.evaluate import Stopped, arranged
@@ -62,10 +62,9 @@ class Next:
 
 @dataclass(frozen=True)
 class Subject:
-    """A state to look at, the subspace, and the round after it where the state is what that round pruned."""
+    """A state to look at, and the round after it where the state is what that round pruned."""
 
     state: NamedState
-    masks: Masks
     after: Next | None
 
 
@@ -105,18 +104,28 @@ def _subject(state: NamedState, asked: Settings) -> Subject:
         )
     if asked.dtype == "float64" and recorded.plan.dense.execution.device.type == "mps":
         raise RequestError("analysis.dtype: mps has no float64; accepted there: float32")
-    masks = recorded.masks
-    if asked.subspace == "all":
-        shapes = recorded.plan.shapes
-        masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
-    size = sum(int(mask.sum()) for mask in masks.values())
+    at_end = state.step == recorded.end
+    if asked.subspace == "all" or at_end or recorded.plan.dense.recipe.policy is None:
+        # Otherwise only the state itself can tell.
+        _check_size(state, _spanned(recorded, recorded.masks, asked), asked)
+    bounded = asked.subspace == "mask" and recorded.branch is None and at_end
+    return Subject(state, _after(recorded) if bounded else None)
+
+
+def _spanned(recorded: Recorded, masks: Masks, asked: Settings) -> Masks:
+    """The weights by which second derivatives are taken, at a state with these masks."""
+    if asked.subspace == "mask":
+        return masks
+    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in recorded.plan.shapes.items()}
+
+
+def _check_size(state: NamedState, spanned: Masks, asked: Settings) -> None:
+    size = count(spanned)
     if asked.eigenvalues >= size:
         raise RequestError(
             f"analysis.eigenvalues: the Hessian at {state.label} has {size} rows, "
             f"of whose eigenvalues at most {max(size - 1, 0)} can be had, not {asked.eigenvalues}"
         )
-    bounded = asked.subspace == "mask" and recorded.branch is None and state.step == recorded.end
-    return Subject(state, masks, _after(recorded) if bounded else None)
 
 
 def _after(recorded: Recorded) -> Next | None:
@@ -142,8 +151,11 @@ def _answer(work: Work, *, asked: Settings, subjects: Sequence[Subject]) -> Answ
     for subject in subjects:
         label = subject.state.label
         work.observer.part_started(f"curvature at {label}")
-        state = work.state(subject.state.recorded, subject.state.step)
-        hessian = _hessian(work, subject, state, asked)
+        recorded = subject.state.recorded
+        state = work.state(recorded, subject.state.step)
+        spanned = _spanned(recorded, recorded.masks_of(state), asked)
+        _check_size(subject.state, spanned, asked)
+        hessian = _hessian(work, recorded, state, spanned, asked)
         found = _measure(work, hessian, subject, asked)
         products[label] = sum(found[part]["products"] for part in ("eigenvalues", "hutchinson", "density"))
         density = spectrum.Density([_masses(*probe) for probe in found["density"]["probes"]])
@@ -156,7 +168,7 @@ def _answer(work: Work, *, asked: Settings, subjects: Sequence[Subject]) -> Answ
             f"over {hessian.size:,} weights"
         )
         if subject.after is not None:
-            bound = _bound(state, subject.masks, subject.after, density, asked)
+            bound = _bound(state, spanned, subject.after, density, asked)
             tables["bound"].append({"state": label, **bound})
             line += (
                 f"; at most {100 * bound['prunable']:.1f} % prunable at once, {100 * bound['pruned']:.1f} % were, "
@@ -168,9 +180,8 @@ def _answer(work: Work, *, asked: Settings, subjects: Sequence[Subject]) -> Answ
     return Answer(tables, {"products": products, "examples": asked.examples}, headline)
 
 
-def _hessian(work: Work, subject: Subject, state: State, asked: Settings) -> Hessian:
+def _hessian(work: Work, recorded: Recorded, state: State, spanned: Masks, asked: Settings) -> Hessian:
     """The Hessian at a state. Products end with Stopped once the work is told to stop."""
-    recorded = subject.state.recorded
     model = work.network(recorded)
     dense = recorded.plan.dense
     # Products lose accuracy in the short formats that some trainings use.
@@ -188,7 +199,7 @@ def _hessian(work: Work, subject: Subject, state: State, asked: Settings) -> Hes
                 raise Stopped
             yield dict(zip(parts, batch, strict=True))
 
-    return Hessian(model.to(getattr(torch, asked.dtype)), dense.recipe.objective, batches, subject.masks)
+    return Hessian(model.to(getattr(torch, asked.dtype)), dense.recipe.objective, batches, spanned)
 
 
 def _examples(work: Work, recorded: Recorded, asked: Settings) -> Batch:

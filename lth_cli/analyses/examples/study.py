@@ -46,6 +46,7 @@ from lth_cli.data.source import Fields, open_place
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.store.analyses import Row
 from lth_cli.store.runs import Run
+from lth_cli.store.states import State
 from lth_cli.training.evaluate import predict
 
 _GRADIENTS = 2**27
@@ -190,12 +191,12 @@ def _correct(work: Work, model: nn.Module, state: NamedState) -> Tensor:
 
 def _grand(work: Work, model: nn.Module, state: NamedState) -> list[float]:
     recorded = state.recorded
-    _take_up(work, model, state)
+    masks = recorded.masks_of(_take_up(work, model, state))
     chunk = max(1, min(256, _GRADIENTS // sum(weight.numel() for weight in model.parameters())))
     execution = recorded.plan.dense.execution
     dataclasses.replace(execution, dtype="fp32").activate()  # tf32 is a setting of the process
     try:
-        norms = grand(model, work.examples(recorded, "train"), recorded.masks, chunk)
+        norms = grand(model, work.examples(recorded, "train"), masks, chunk)
     finally:
         execution.activate()
     return cast(list[float], norms.tolist())
@@ -222,9 +223,10 @@ def _barrier(work: Work, model: nn.Module, pair: States) -> Tensor:
     return found
 
 
-def _take_up(work: Work, model: nn.Module, state: NamedState) -> None:
+def _take_up(work: Work, model: nn.Module, state: NamedState) -> State:
     loaded = work.state(state.recorded, state.step)
     model.load_state_dict({**loaded.weights, **loaded.buffers})
+    return loaded
 
 
 @torch.no_grad()

@@ -368,7 +368,8 @@ def test_grand_computes_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 
     batch = {"inputs": torch.ones(2, 3), "labels": torch.tensor([0, 1])}
     execution = Execution(torch.device("cpu"), torch.get_num_threads(), "tf32", False)
-    recorded = SimpleNamespace(plan=SimpleNamespace(dense=SimpleNamespace(execution=execution)), masks={})
+    plan = SimpleNamespace(dense=SimpleNamespace(execution=execution))
+    recorded = SimpleNamespace(plan=plan, masks_of=lambda state: {})
     work = SimpleNamespace(examples=lambda *_: iter([batch]))
     monkeypatch.setattr(study, "_take_up", lambda *_: None)
     execution.activate()
