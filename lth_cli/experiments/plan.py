@@ -23,7 +23,7 @@ from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.models.build import new_head, output_tensors, prunable
 from lth_cli.objectives.own_metrics import OwnMetric, own_metrics
 from lth_cli.pruning.mask import Masks
-from lth_cli.pruning.scores import locate_score
+from lth_cli.pruning.scores import check_score
 from lth_cli.pruning.select import fraction_of, select_prunable
 from lth_cli.store.files import canonical
 from lth_cli.training import optimizers, precision
@@ -244,7 +244,7 @@ def make_plan(config: schema.Config) -> Plan:
     output = output_tensors(model)
     all_names = prunable(model, biases=config.pruning.biases)
     names = select_prunable(config.pruning, all_names, output, config.model.prune_output)
-    locate_score(config.pruning.score)
+    check_score(config.pruning, made.interface.sizes.get("classes"))
     for name in names:
         fraction_of(config.pruning, name, output)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}

@@ -6,15 +6,17 @@ import math
 from collections.abc import Collection, Mapping
 from fractions import Fraction
 
+import torch
 from torch import Tensor
 
 from lth_cli.config import schema
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.values import exact
 from lth_cli.pruning.allocate import prune_global, prune_through
-from lth_cli.pruning.mask import Masks, apply, total
+from lth_cli.pruning.mask import Masks, Tensors, apply, total
 from lth_cli.pruning.mask import count as count_remaining
-from lth_cli.pruning.scores import locate_score
+from lth_cli.pruning.probe import Probe
+from lth_cli.pruning.scores import make_score
 from lth_cli.pruning.select import fraction_of
 
 
@@ -27,6 +29,7 @@ def next_masks(
     output: Collection[str],
     seed: int,
     left_out: int = 0,
+    probe: Probe | None = None,
 ) -> Masks:
     """The masks of round `round_number`, nested in those of the round before.
 
@@ -35,6 +38,10 @@ def next_masks(
     to even; the `linspace(0, 1, 100)` sparsities of MNIST-1D (Greydanus 2020, arXiv:2011.14439) are
     `rounds: 99`. With layerwise allocation this holds for each layer. A round that would pass
     `config.density` stops exactly at ceil(density x total), each layer losing in proportion.
+
+    With `config.iterations` n > 1 the same weights go in n prunings, each by scores of the weights that remain: after
+    the k-th, ceil(b (a / b)^(k / n)) of the b weights before the round are left, a after it; with layerwise allocation
+    of each layer's (Tanaka et al. 2020, arXiv:2006.05467, algorithm 1).
 
     With `count: open_lth`, the counts of that program: n = ceil(fraction x (remaining + `left_out`)) in doubles, and
     every weight goes that scores no higher than the one with n others below it: n + 1 without ties.
@@ -48,34 +55,80 @@ def next_masks(
         seed: seed of masks; each round derives its own from it.
         left_out: number of weights of convolution and linear layers that have no mask; with `count: open_lth` the
             fraction is of them too.
+        probe: the training at these weights, for scores that ask for it.
 
     Raises:
-        ConfigError: when `config.score` names no score.
+        ConfigError: when `config.score` names no score, or `config.arguments` are not its own.
         LthError: when the score returns NaN or something not alike to the weights.
         ValueError: when the round does not exist.
     """
     if not 1 <= round_number <= config.rounds:
         raise ValueError(f"round {round_number} is not one of 1 ... {config.rounds}")
-    remaining_weights = apply({name: weights[name].detach() for name in masks}, masks)
-    scores = locate_score(config.score)(
-        remaining_weights, masks, seed=derive_seed(seed, "pruning_round", round_number)
-    )
     if config.count == "open_lth":
         rank = math.ceil(config.fraction * (count_remaining(masks) + left_out))
+        scores = _scores(config, weights, masks, probe, derive_seed(seed, "pruning_round", round_number))
         return prune_through(scores, masks, rank)
+    groups = _groups(config, masks, output, round_number)
+    for iteration in range(1, config.iterations + 1):
+        instance = (round_number,) if iteration == 1 else (round_number, iteration)
+        scores = _scores(config, weights, masks, probe, derive_seed(seed, "pruning_round", *instance))
+        pruned: Masks = {}
+        for names, (before, after) in groups:
+            own = {name: masks[name] for name in names}
+            left = _between(before, after, Fraction(iteration, config.iterations))
+            pruned |= prune_global(scores, own, count_remaining(own) - left)
+        masks = {name: pruned[name] for name in masks}
+    return masks
+
+
+def _scores(
+    config: schema.Pruning, weights: Mapping[str, Tensor], masks: Masks, probe: Probe | None, seed: int
+) -> Tensors:
+    """Scores of what the masks leave of some weights; higher is kept, also where `config.invert` turns them round."""
+    remaining = apply({name: weights[name].detach() for name in masks}, masks)
+    scores = make_score(config, probe)(remaining, masks, seed=seed)
+    return {name: _negative(score) for name, score in scores.items()} if config.invert else scores
+
+
+def _negative(score: Tensor) -> Tensor:
+    """A bool, which is no score, stays one; unsigned numbers have no negative."""
+    if score.dtype == torch.bool:
+        return score
+    return -(score if score.is_floating_point() or score.is_complex() else score.long())
+
+
+def _groups(
+    config: schema.Pruning, masks: Masks, output: Collection[str], round_number: int
+) -> list[tuple[list[str], tuple[int, int]]]:
+    """The tensors that are ranked together, and how many of their weights are left before and after the round."""
     most = max(count_remaining(masks) - _fewest(config, masks), 0)
     if config.allocation == "global":
-        wanted = _to_prune(config, total(masks), count_remaining(masks), config.fraction, round_number)
-        return prune_global(scores, masks, min(wanted, most))
+        before = count_remaining(masks)
+        wanted = _to_prune(config, total(masks), before, config.fraction, round_number)
+        return [(list(masks), (before, before - min(wanted, most)))]
     layers = _layers(config, masks, output)
     counts = {
         layer: _to_prune(config, total(own), count_remaining(own), layer[1], round_number)
         for layer, own in layers.items()
     }
-    pruned: Masks = {}
-    for layer, count in _shrink(counts, most).items():
-        pruned |= prune_global(scores, layers[layer], count)
-    return {name: pruned[name] for name in masks}
+    return [
+        (list(layers[layer]), (count_remaining(layers[layer]), count_remaining(layers[layer]) - count))
+        for layer, count in _shrink(counts, most).items()
+    ]
+
+
+def _between(before: int, after: int, share: Fraction) -> int:
+    """ceil(before (after / before)^share), exactly; `before` at share 0, `after` at share 1."""
+    if not after:
+        return 0 if share else before
+    parts, whole = share.numerator, share.denominator
+    power: int = before ** (whole - parts) * after**parts
+    left = round(before * (after / before) ** float(share))
+    while left**whole < power:
+        left += 1
+    while (left - 1) ** whole >= power:
+        left -= 1
+    return left
 
 
 _Layer = tuple[str, float]
