@@ -37,7 +37,8 @@ def main() -> None:
     lines = [
         "# A round of pruning over many weights\n",
         made_on([0], options.threads),
-        f"{options.weights:,} weights in {options.layers} layers, magnitude, a fifth pruned; median of {options.repeats}.\n",
+        f"{options.weights:,} weights in {options.layers} layers, magnitude, a fifth pruned; median of "
+        f"{options.repeats}.\n",
         "| allocation | s | memory / weights' memory |",
         "| --- | ---: | ---: |",
     ]

@@ -19,6 +19,8 @@ from lth_cli.config.values import (
     Steps,
 )
 
+MOST_ITERATIONS = 10_000
+
 
 def _one_name(value: Any) -> Any:
     """Permuting a layer's mask is drawing a new one with as many weights: two names of the field, one operation."""
@@ -34,6 +36,15 @@ class Pruning(Section):
     """What goes each round: score x allocation x schedule, over the prunable tensors."""
 
     score: str = Field("magnitude", description="A function of lth_cli.pruning.scores, or an import path.")
+    arguments: Annotated[dict[str, Any], BeforeValidator(lambda given: {} if given is None else given)] = (
+        Field(default_factory=dict, description="Keyword arguments of the score.")
+    )
+    invert: bool = Field(False, description="Keep the weights that score lowest, an ablation.")
+    iterations: Annotated[int, Field(ge=1, le=MOST_ITERATIONS)] = Field(
+        1,
+        description="Prunings a round, without training between them, densities along an exponential; scores are taken "
+        "anew each time.",
+    )
     allocation: Literal["global", "global_normalized", "layerwise", "uniform", "erk"] = Field(
         "global",
         description="global ranks all weights (global_normalized: scores over the L2 norm of their tensor's), "
@@ -102,6 +113,7 @@ class Pruning(Section):
                 ("schedule=geometric", self.schedule == "geometric"),
                 ("density=null", self.density is None),
                 ("biases=false", not self.biases),
+                ("iterations=1", self.iterations == 1),
             ]
             for needed, there in given:
                 if not there:

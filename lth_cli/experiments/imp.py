@@ -17,6 +17,7 @@ from lth_cli.pruning.controls import control_masks
 from lth_cli.pruning.mask import Masks, count, everything
 from lth_cli.pruning.round import finished, next_masks
 from lth_cli.store.runs import Run
+from lth_cli.training.probe import TrainingProbe
 from lth_cli.training.trajectory import FromState, Initial, KeptSigns, Start, Teacher, Trajectory
 
 
@@ -157,6 +158,7 @@ def tickets(session: Session) -> Iterator[Ticket]:
             seed=config.resolved_seeds["mask"],
             left_out=plan.left_out,
             attached=plan.attached,
+            probe=TrainingProbe(trajectory, scored),
         )
         del scored
         before = FromState(trajectory, trajectory.end)

@@ -25,7 +25,7 @@ from lth_cli.models.build import channel_followers, new_head, output_tensors, pr
 from lth_cli.objectives.own_metrics import OwnMetric, own_metrics
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.patterns import check_pattern
-from lth_cli.pruning.scores import locate_score
+from lth_cli.pruning.scores import check_score
 from lth_cli.pruning.select import fraction_of, select_prunable
 from lth_cli.store.files import canonical
 from lth_cli.training import optimizers, precision
@@ -275,7 +275,7 @@ def make_plan(config: schema.Config) -> Plan:
             ("pruning.output_layer", "pruning.pattern=channel would prune outputs of the network; write keep")
         )
     names = select_prunable(config.pruning, all_names, output, config.model.prune_output and not channels)
-    locate_score(config.pruning.score)
+    check_score(config.pruning, made.interface.sizes.get("classes"))
     for name in names:
         fraction_of(config.pruning, name, output)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}

@@ -6,18 +6,20 @@ import math
 from collections.abc import Collection, Mapping
 from fractions import Fraction
 
+import torch
 from torch import Tensor
 
 from lth_cli.config import schema
 from lth_cli.config.patterns import parse_pattern
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.values import exact
-from lth_cli.pruning.allocate import prune_global, prune_layerwise, prune_through
+from lth_cli.pruning.allocate import prune_global, prune_through
 from lth_cli.pruning.distribute import distribute
 from lth_cli.pruning.mask import Masks, Tensors, apply, layer_counts, total
 from lth_cli.pruning.mask import count as count_remaining
 from lth_cli.pruning.patterns import follow, prune_fan_in, prune_n_of_m, prune_wholes
-from lth_cli.pruning.scores import locate_score
+from lth_cli.pruning.probe import Probe
+from lth_cli.pruning.scores import make_score
 from lth_cli.pruning.select import density_of, fraction_of
 
 
@@ -31,16 +33,22 @@ def next_masks(
     seed: int,
     left_out: int = 0,
     attached: Mapping[str, str] | None = None,
+    probe: Probe | None = None,
 ) -> Masks:
     """The masks of round `round_number`, nested in those of the round before.
 
     Geometric: exactly ceil(fraction x remaining) weights go (Frankle et al. 2020, arXiv:1912.05671,
-    algorithm 2; the ceiling is open_lth's). Exponential: of n weights ceil(density^(round_number / rounds) x n) remain;
+    algorithm 2; the ceiling is open_lth's). Exponential: of n weights
+    ceil(n (m / n)^(round_number / rounds)) remain, m = ceil(density x n);
     cubic: ceil((1 - (1 - density) (1 - (1 - round_number / rounds)^3)) x n), as Zhu & Gupta 2017
     (arXiv:1710.01878) within a training. Linear: round(total x (1 - round_number / rounds)) remain, halves
     to even; the `linspace(0, 1, 100)` sparsities of MNIST-1D (Greydanus 2020, arXiv:2011.14439) are
     `rounds: 99`. With layerwise allocation this holds for each layer. A round that would pass
     `config.density` stops exactly at ceil(density x total), each layer losing in proportion.
+
+    With `config.iterations` n > 1 the same weights go in n prunings, each by scores of the weights that remain: after
+    the k-th, ceil(b (a / b)^(k / n)) of the b weights before the round are left, a after it; with layerwise allocation
+    of each layer's (Tanaka et al. 2020, arXiv:2006.05467, algorithm 1).
 
     With `count: open_lth`, the counts of that program: n = ceil(fraction x (remaining + `left_out`)) in doubles, and
     every weight goes that scores no higher than the one with n others below it: n + 1 without ties.
@@ -55,100 +63,119 @@ def next_masks(
         left_out: number of weights of convolution and linear layers that have no mask; with `count: open_lth` the
             fraction is of them too.
         attached: names in `masks` of what goes with an output channel, and the weight it belongs to.
+        probe: the training at these weights, for scores that ask for it.
 
     Raises:
-        ConfigError: when `config.score` names no score.
+        ConfigError: when `config.score` names no score, or `config.arguments` are not its own.
         LthError: when the score returns NaN or something not alike to the weights.
         ValueError: when the round does not exist.
     """
     if not 1 <= round_number <= config.rounds:
         raise ValueError(f"round {round_number} is not one of 1 ... {config.rounds}")
-    remaining_weights = apply({name: weights[name].detach() for name in masks}, masks)
-    scores = locate_score(config.score)(
-        remaining_weights, masks, seed=derive_seed(seed, "pruning_round", round_number)
-    )
     if config.count == "open_lth":
         rank = math.ceil(config.fraction * (count_remaining(masks) + left_out))
+        scores = _scores(config, weights, masks, probe, derive_seed(seed, "pruning_round", round_number))
         return prune_through(scores, masks, rank)
-    return _pruned(config, scores, masks, round_number, output, attached or {})
+    own = {name: mask for name, mask in masks.items() if name not in (attached or {})}
+    groups = _groups(config, own, output, round_number)
+    for iteration in range(1, config.iterations + 1):
+        instance = (round_number,) if iteration == 1 else (round_number, iteration)
+        scores = _scores(config, weights, masks, probe, derive_seed(seed, "pruning_round", *instance))
+        pruned = dict(masks)
+        for names, (before, after) in groups:
+            ours = {name: masks[name] for name in names}
+            left = _between(before, after, Fraction(iteration, config.iterations))
+            pruned |= _prune(config, scores, ours, max(count_remaining(ours) - left, 0))
+        masks = follow(pruned, attached) if attached else pruned
+    return masks
 
 
-def _pruned(
-    config: schema.Pruning,
-    scores: Tensors,
-    masks: Masks,
-    round_number: int,
-    output: Collection[str],
-    attached: Mapping[str, str],
-) -> Masks:
-    """The masks of a round, given scores of all that may be pruned."""
-    own = {name: mask for name, mask in masks.items() if name not in attached}
-    pattern = parse_pattern(config.pattern)
-    if pattern is not None and pattern.kind == "n_of_m":
-        pruned = prune_n_of_m(scores, own, pattern.first, pattern.second)
-    else:
-        apart = {name: density for name in own if (density := density_of(config, name)) is not None}
-        free = {name: mask for name, mask in own.items() if name not in apart}
-        pruned = _allocated(config, scores, free, round_number, output) if free else {}
-        for name, density in apart.items():
-            ours = {name: own[name]}
-            aim = config.model_copy(update={"density": density})
-            going = _to_prune(aim, total(ours), count_remaining(ours), 0.0, round_number)
-            pruned |= _prune_layers(config, scores, ours, {name: going})
-    if attached:
-        pruned = follow({**masks, **pruned}, attached)
-    return {name: pruned[name] for name in masks}
+def _scores(
+    config: schema.Pruning, weights: Mapping[str, Tensor], masks: Masks, probe: Probe | None, seed: int
+) -> Tensors:
+    """Scores of what the masks leave of some weights; higher is kept, also where `config.invert` turns them round."""
+    remaining = apply({name: weights[name].detach() for name in masks}, masks)
+    scores = make_score(config, probe)(remaining, masks, seed=seed)
+    if config.allocation == "global_normalized":
+        scores = {name: _normalized(score) for name, score in scores.items()}
+    return {name: _negative(score) for name, score in scores.items()} if config.invert else scores
 
 
-def _allocated(
-    config: schema.Pruning, scores: Tensors, masks: Masks, round_number: int, output: Collection[str]
-) -> Masks:
-    """The masks of a round for tensors that share a density."""
-    size, remaining = total(masks), count_remaining(masks)
-    most = max(remaining - _fewest(config, masks), 0)
-    if config.allocation in ("uniform", "erk"):
-        going = min(_to_prune(config, size, remaining, config.fraction, round_number), most)
-        room = layer_counts(masks)
-        shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
-        kept = distribute(shapes, remaining - going, config.allocation, room)
-        return _prune_layers(config, scores, masks, {name: room[name] - kept[name] for name in masks})
-    if config.allocation.startswith("global"):
-        if config.allocation == "global_normalized":
-            scores = {name: scores[name] / (scores[name].norm() + _SMALL) for name in masks}
-        wanted = min(_to_prune(config, size, remaining, config.fraction, round_number), most)
-        return _prune_together(config, scores, masks, wanted)
-    layers = _layers(config, masks, output)
-    counts = {
-        layer: _to_prune(config, total(own), count_remaining(own), layer[1], round_number)
-        for layer, own in layers.items()
-    }
-    pruned: Masks = {}
-    for layer, count in _shrink(counts, most).items():
-        if parse_pattern(config.pattern) is None:
-            pruned |= prune_global(scores, layers[layer], count)
-        else:  # of one tensor: patterns prune no biases
-            pruned |= _prune_layers(config, scores, layers[layer], dict.fromkeys(layers[layer], count))
-    return pruned
+def _normalized(score: Tensor) -> Tensor:
+    """Over the L2 norm of the tensor's scores; a bool, which is no score, stays one."""
+    return score if score.dtype == torch.bool else score / (score.double().norm() + _SMALL).to(score.device)
 
 
-def _prune_together(config: schema.Pruning, scores: Tensors, masks: Masks, count: int) -> Masks:
-    """Prune so many weights of all layers, as the pattern has it."""
-    pattern = parse_pattern(config.pattern)
-    return (
-        prune_global(scores, masks, count) if pattern is None else prune_wholes(scores, masks, count, pattern)
-    )
+def _negative(score: Tensor) -> Tensor:
+    """A bool, which is no score, stays one; unsigned numbers have no negative."""
+    if score.dtype == torch.bool:
+        return score
+    return -(score if score.is_floating_point() or score.is_complex() else score.long())
 
 
-def _prune_layers(config: schema.Pruning, scores: Tensors, masks: Masks, counts: Mapping[str, int]) -> Masks:
-    """Prune so many weights of each layer, as the pattern has it."""
+def _prune(config: schema.Pruning, scores: Tensors, masks: Masks, count: int) -> Masks:
+    """Prune so many weights of tensors that are ranked together, as the pattern has it."""
     pattern = parse_pattern(config.pattern)
     if pattern is None:
-        return prune_layerwise(scores, masks, counts)
-    if pattern.kind == "fan_in":
-        return prune_fan_in(scores, masks, counts)
-    return {
-        name: prune_wholes(scores, {name: mask}, counts[name], pattern)[name] for name, mask in masks.items()
-    }
+        return prune_global(scores, masks, count)
+    if pattern.kind == "n_of_m":
+        return prune_n_of_m(scores, masks, pattern.first, pattern.second)
+    if pattern.kind == "fan_in":  # of one tensor: it needs an allocation by layer, and prunes no biases
+        return prune_fan_in(scores, masks, dict.fromkeys(masks, count))
+    return prune_wholes(scores, masks, count, pattern)
+
+
+_Group = tuple[list[str], tuple[int, int]]
+"""Names of tensors that are ranked together, and how many of their weights are left before and after a round."""
+
+
+def _groups(config: schema.Pruning, masks: Masks, output: Collection[str], round_number: int) -> list[_Group]:
+    """What is ranked together in a round."""
+    pattern = parse_pattern(config.pattern)
+    if pattern is not None and pattern.kind == "n_of_m":  # which says how many by itself
+        return [([name], (mask.numel(), mask.numel())) for name, mask in masks.items()]
+    apart = {name: density for name in masks if (density := density_of(config, name)) is not None}
+    groups: list[_Group] = []
+    for name, density in apart.items():
+        aim = config.model_copy(update={"density": density})
+        before = count_remaining({name: masks[name]})
+        groups.append(
+            ([name], (before, before - _to_prune(aim, masks[name].numel(), before, 0.0, round_number)))
+        )
+    masks = {name: mask for name, mask in masks.items() if name not in apart}
+    before = count_remaining(masks)
+    most = max(before - _fewest(config, masks), 0)
+    if config.allocation == "layerwise":
+        layers = _layers(config, masks, output)
+        counts = {
+            layer: _to_prune(config, total(own), count_remaining(own), layer[1], round_number)
+            for layer, own in layers.items()
+        }
+        for layer, count in _shrink(counts, most).items():
+            there = count_remaining(layers[layer])
+            groups.append((list(layers[layer]), (there, there - count)))
+        return groups
+    after = before - min(_to_prune(config, total(masks), before, config.fraction, round_number), most)
+    if config.allocation in ("uniform", "erk"):
+        room = layer_counts(masks)
+        shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
+        kept = distribute(shapes, after, config.allocation, room)
+        return groups + [([name], (room[name], kept[name])) for name in masks]
+    return [*groups, (list(masks), (before, after))] if masks else groups
+
+
+def _between(before: int, after: int, share: Fraction) -> int:
+    """ceil(before (after / before)^share), exactly; `before` at share 0, `after` at share 1."""
+    if not after:
+        return 0 if share else before
+    parts, whole = share.numerator, share.denominator
+    power: int = before ** (whole - parts) * after**parts
+    left = round(before * (after / before) ** float(share))
+    while left**whole < power:
+        left += 1
+    while (left - 1) ** whole >= power:
+        left -= 1
+    return left
 
 
 _SMALL = 1e-8
@@ -187,18 +214,17 @@ def _to_prune(config: schema.Pruning, size: int, remaining: int, fraction: float
     if config.schedule == "geometric":
         return math.ceil(exact(fraction) * remaining)
     if config.schedule in ("exponential", "cubic"):
-        return max(remaining - math.ceil(_share(config, round_number) * size), 0)
+        return max(remaining - _on_the_way(config, size, round_number), 0)
     return max(remaining - round(size * (1 - Fraction(round_number, config.rounds))), 0)
 
 
-def _share(config: schema.Pruning, round_number: int) -> Fraction:
-    """The share of weights that remains after a round on the way to `config.density`."""
+def _on_the_way(config: schema.Pruning, size: int, round_number: int) -> int:
+    """How many of `size` weights remain after a round on the way to `config.density`."""
     assert config.density is not None
-    density, left = exact(config.density), 1 - Fraction(round_number, config.rounds)
+    density, share = exact(config.density), Fraction(round_number, config.rounds)
     if config.schedule == "cubic":
-        return 1 - (1 - density) * (1 - left**3)
-    # A power is rounded; nine digits of it are what a person would call exact.
-    return density if not left else exact(round(config.density ** float(1 - left), 9))
+        return math.ceil((1 - (1 - density) * (1 - (1 - share) ** 3)) * size)
+    return _between(size, math.ceil(density * size), share)
 
 
 def _fewest(config: schema.Pruning, masks: Masks) -> int:

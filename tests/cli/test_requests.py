@@ -50,6 +50,11 @@ WRONG = {
     ),
     "missing module": (["model._target_=nowhere.Net"], "model._target_: cannot import 'nowhere'"),
     "unknown score": (["pruning.score=size"], "pruning.score: "),
+    "argument of no score": (
+        ["pruning=snip", "pruning.arguments.batches=some"],
+        "pruning.arguments.batches: ",
+    ),
+    "score of classes": (["experiment=siren_image", "pruning=grasp"], "pruning.score: grasp is of classes"),
     "missing data set": (["dataset=mnist", "data.root=empty"], "data.root: "),
     "no data root": (["dataset=cifar10"], "data.root: "),
     "missing images": (["dataset=image_folder", "dataset.path=nowhere"], "dataset.path: "),

@@ -7,7 +7,12 @@ from fractions import Fraction
 import pytest
 import torch
 
+from lth_cli.config.compose import load
+from lth_cli.experiments.plan import make_plan
+from lth_cli.pruning.mask import everything
+from lth_cli.pruning.round import next_masks
 from lth_cli.store.runs import Run
+from lth_cli.training.probe import TrainingProbe
 
 
 @pytest.fixture
@@ -144,6 +149,28 @@ def test_a_score_and_a_model_of_ones_own(prune, tmp_path, monkeypatch):
     masks = run.round(1).masks()
     assert sum(kept(masks).values()) == 370 - 74
     assert not masks["a.weight"].flatten()[:37].any()
+
+
+def test_scores_ask_the_training_that_they_prune(prune, small):
+    """Each round that of the round before: its weights, biases and statistics at its end."""
+    asked = ("pruning=snip", "pruning.rounds=2", "pruning.arguments.batches=2", "training.length=4it")
+    run = prune(*asked)
+    plan = make_plan(load("prune", [*small, *asked]).config)
+    masks = everything(plan.prunable_shapes)
+    for number in (1, 2):
+        state = run.round(number - 1).checkpoint(4)
+        probe = TrainingProbe(plan.dense, state)
+        masks = next_masks(
+            plan.config.pruning,
+            state.weights,
+            masks,
+            round_number=number,
+            output=plan.output,
+            seed=0,
+            probe=probe,
+        )
+        found = run.round(number).masks()
+        assert all(torch.equal(mask, found[name]) for name, mask in masks.items())
 
 
 def test_exclusions_and_biases(prune):

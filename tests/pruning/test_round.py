@@ -325,3 +325,86 @@ def test_normalised_scores_are_those_over_the_norm_of_their_tensor():
 def test_what_goes_together_with_nothing_is_refused(wrong, told):
     with pytest.raises(ValueError, match=told):
         Pruning(**{"rounds": 2, **wrong})
+
+
+seen: list[dict[str, torch.Tensor]] = []
+
+
+def watched(weights, masks, *, seed):
+    """The magnitude of weights that it notes."""
+    seen.append(weights)
+    return {name: weight.abs() for name, weight in weights.items()}
+
+
+def left_in_iterations(weights, **settings):
+    """Weights left at each scoring, then at the end; and the masks of the end."""
+    seen.clear()
+    config = Pruning(rounds=1, score=f"{__name__}.watched", **settings)
+    masks = next_masks(config, weights, ones(weights), round_number=1, output=["out.weight"], seed=0)
+    return [[int(weight.count_nonzero()) for weight in found.values()] for found in seen], masks
+
+
+def test_iterations_follow_an_exponential_exactly():
+    weights = weights_of(a=1000)
+    counts, masks = left_in_iterations(weights, fraction=0.99, iterations=3)
+    assert [*counts, [count(masks)]] == [[1000], [216], [47], [10]]  # 1000 x 0.01^(1/3) = 215.4, 46.4
+    for found in seen:  # of the weights of the round, not of what was left of them
+        kept = found["a.weight"] != 0
+        assert torch.equal(found["a.weight"][kept], weights["a.weight"][kept])
+    counts, masks = left_in_iterations(weights, fraction=0.75, iterations=2)
+    assert [*counts, [count(masks)]] == [[1000], [500], [250]]
+    counts, masks = left_in_iterations(weights, schedule="linear", iterations=3)  # to none at all
+    assert [*counts, [count(masks)]] == [[1000], [0], [0], [0]]
+
+
+def test_iterations_are_of_each_layer_where_these_are_ranked_alone():
+    counts, masks = left_in_iterations(
+        weights_of(a=400, out=100),
+        allocation="layerwise",
+        iterations=2,
+        fraction=0.75,
+        layer_fractions={"output": 0.96},
+    )
+    assert [*counts, list(layer_counts(masks).values())] == [[400, 100], [200, 20], [100, 4]]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 300), st.integers(1, 999), st.integers(1, 9), st.booleans())
+def test_iterations_of_an_unchanging_score_end_where_one_does(size, thousandths, iterations, layerwise):
+    weights = weights_of(a=size, b=7)
+    allocation = "layerwise" if layerwise else "global"
+    once, again = (
+        next_masks(
+            Pruning(rounds=2, fraction=thousandths / 1000, iterations=number, allocation=allocation),
+            weights,
+            ones(weights),
+            round_number=1,
+            output=[],
+            seed=0,
+        )
+        for number in (1, iterations)
+    )
+    assert all(torch.equal(once[name], again[name]) for name in once)
+
+
+def test_inverted_keeps_the_lowest():
+    weights = {"a.weight": torch.tensor([0.3, -5.0, 0.1]), "b.weight": torch.tensor([-0.2, 4.0])}
+    config = Pruning(rounds=1, fraction=0.4, invert=True)
+    found = next_masks(config, weights, ones(weights), round_number=1, output=[], seed=0)
+    assert [mask.tolist() for mask in found.values()] == [[True, False, True], [True, False]]
+
+
+def unsigned(weights, masks, *, seed):
+    return {name: torch.arange(weight.numel(), dtype=torch.uint8) for name, weight in weights.items()}
+
+
+def test_inverted_unsigned_scores_have_no_negative():
+    weights = weights_of(a=4)
+    config = Pruning(rounds=1, fraction=0.5, invert=True, score=f"{__name__}.unsigned")
+    found = next_masks(config, weights, ones(weights), round_number=1, output=[], seed=0)
+    assert found["a.weight"].tolist() == [True, True, False, False]
+
+
+def test_counts_of_open_lth_are_of_one_pruning_a_round():
+    with pytest.raises(ValueError, match=r"needs pruning\.iterations=1"):
+        Pruning(rounds=1, count="open_lth", iterations=2)

@@ -116,7 +116,8 @@ def _retrained(opened: Callable[[str, Run], Recorded], recorded: Recorded) -> Re
     if recorded.branch is not None or number == 0 or run.info["kind"] != "prune":
         return None
     before = opened(str(number - 1), run)
-    by_magnitude = recorded.plan.config.pruning.score == "magnitude"
+    pruning = recorded.plan.config.pruning
+    by_magnitude = pruning.score == "magnitude" and not pruning.invert
     pruned_again = by_magnitude and run.round(number + 1).finished
     states = [NamedState(one, _scored_at(one)) for one in (before, recorded)]
     for state in states:
