@@ -123,7 +123,7 @@ def _between(before: int, after: int, share: Fraction) -> int:
         return 0 if share else before
     parts, whole = share.numerator, share.denominator
     power: int = before ** (whole - parts) * after**parts
-    left = round(before * (after / before) ** float(share))
+    left: int = round(before * (after / before) ** float(share))
     while left**whole < power:
         left += 1
     while (left - 1) ** whole >= power:
