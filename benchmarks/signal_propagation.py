@@ -73,7 +73,8 @@ def main() -> None:
             found = [
                 _spread(plans[activation], state) for activation in ACTIVATIONS for state in (pruned, made)
             ]
-            rows.append(f"| {100 * density:g} % | {name} | {' | '.join(found)} |")
+            told = name if all(mask.any() for mask in masks.values()) else f"{name}, which empties a layer"
+            rows.append(f"| {100 * density:g} % | {told} | {' | '.join(found)} |")
     write_result(
         "signal_propagation",
         "\n".join(

@@ -72,7 +72,8 @@ class Initializer(Section):
         "delta_orthogonal: orthogonal, of convolutions the centre of the kernel alone (Xiao et al. 2018).",
     )
     gain: Annotated[float, Field(gt=0.0)] = Field(
-        1.0, description="Factor on orthogonal and delta_orthogonal weights; 1.4142 makes up for ReLU."
+        1.0,
+        description="Factor on orthogonal and delta_orthogonal weights; +model.init.gain=1.4142 makes up for ReLU.",
     )
     biases: Literal["default", "zero"] = Field("default", description="Convolution and linear biases.")
     batch_norm: Literal["default", "one", "oneone", "uniform", "positivenegative"] = Field(

@@ -29,7 +29,9 @@ def _delta_orthogonal(weight: Tensor, *, generator: Generator) -> Tensor:
 
     The centre of k taps is (k - 1) // 2, where padding to the same size leaves an input unmoved.
     """
-    centre = weight.zero_()[(..., *((size - 1) // 2 for size in weight.shape[2:]))]
+    centre = weight.zero_()
+    for size in weight.shape[2:]:
+        centre = centre.select(2, (size - 1) // 2)
     nn.init.orthogonal_(centre, generator=generator)
     return weight
 

@@ -20,7 +20,8 @@ def penalty(weight: Tensor) -> Tensor:
     Args:
         weight: [outputs, inputs] or [outputs, inputs, k, ...]; W is its transpose, [k ... inputs, outputs].
     """
-    return torch.linalg.matrix_norm(_residual(weight.flatten(1)))
+    found: Tensor = torch.linalg.matrix_norm(_residual(weight.flatten(1)))
+    return found
 
 
 def isometric(
@@ -73,5 +74,5 @@ def _residual(matrix: Tensor) -> Tensor:
 def _slope(matrix: Tensor) -> Tensor:
     """The gradient of the penalty, 2 (W W^T W - W) / ||W^T W - I||_F, zero where that is zero."""
     residual = _residual(matrix)
-    length = torch.linalg.matrix_norm(residual).clamp_min(torch.finfo(matrix.dtype).tiny)
+    length: Tensor = torch.linalg.matrix_norm(residual).clamp_min(torch.finfo(matrix.dtype).tiny)
     return (2 / length) * (residual @ matrix)

@@ -347,7 +347,7 @@ def _told(start: Start) -> Start:
         return start
     if isinstance(start, FromState):
         return start.known
-    return dataclasses.replace(start, of=_told(start.of))
+    return dataclasses.replace(start, of=_told(start.of))  # type: ignore[arg-type]  # of the kind it was
 
 
 def dense(recipe: Recipe) -> Trajectory:

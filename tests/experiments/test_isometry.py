@@ -34,6 +34,8 @@ def test_tickets_and_controls_start_isometric_and_are_retrained_so(tmp_path, lth
     other = lth_in(tmp_path, "rewind", "plain", "name=other", "rewind.isometry=60")
     assert other.code == 0, other.err
     assert Run.open(tmp_path / "runs" / "other").round(1).summary["trajectory"] == retrained["trajectory"]
+    trained = lth_in(tmp_path, "rewind", "one", "name=end", "control.start=end")
+    assert trained.code == 2 and "rewind.isometry: makes weights anew" in trained.err
     assert lth_in(tmp_path, "verify").code == 0
 
 

@@ -53,9 +53,8 @@ def test_pruned_weights_stay_zero_and_the_penalty_falls(seed, shape, density):
     found = made({"w": weight}, {"w": mask}, 200, rate=0.01)["w"]
     assert not found[~mask].any()
     assert torch.isfinite(found).all()
-    assert (
-        penalty(found) <= penalty(weight * mask) + 0.05
-    )  # steps do not get shorter: 2 x rate x norm of weights
+    # Steps do not get shorter: near the minimum one changes the penalty by up to rate x slope^2, 0.01 x (2 |W|)^2.
+    assert penalty(found) <= penalty(weight * mask) + 0.01 * 4 * len(weight)
 
 
 def test_dense_layers_become_isometric():

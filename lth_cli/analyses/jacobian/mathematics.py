@@ -30,4 +30,5 @@ def jacobians(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 
 def singular_values(jacobian: Tensor) -> Tensor:
     """The min(outputs, inputs) singular values of Jacobians [B, outputs, inputs], falling; float64, on the CPU."""
-    return torch.linalg.svdvals(jacobian.cpu().double())
+    found: Tensor = torch.linalg.svdvals(jacobian.cpu().double())
+    return found

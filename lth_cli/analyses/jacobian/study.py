@@ -97,7 +97,7 @@ def _measure(work: Work, state: NamedState, asked: Settings) -> dict[str, Any]:
     seed = derive_seed(asked.seed, "jacobian.examples")
     drawn = arranged(objective.view(drawn_examples(work, recorded, asked.examples, seed), None, 0), execution)
     parts = []
-    for inputs in objective.given(drawn).to(getattr(torch, asked.dtype)).split(asked.batch_size):
+    for inputs in torch.split(objective.given(drawn).to(getattr(torch, asked.dtype)), asked.batch_size):
         work.check_stop()
         parts.append(singular_values(jacobians(model, inputs)))
     values = torch.cat(parts)
