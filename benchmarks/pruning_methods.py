@@ -127,7 +127,7 @@ def _methods() -> list[tuple[str, Callable[[Run], bool]]]:
         wanted = {"score": score, "at": at, "rounds": rounds, "invert": invert}
         return lambda run: all(run.config["pruning"][key] == value for key, value in wanted.items())
 
-    start = "0"
+    start = "0it"
     at_init = [(f"{name}, at init", of(name, at=start)) for name in ("random", "magnitude")]
     named = {"snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow"}
     probed = [(name, of(score, at=start)) for score, name in named.items()]
