@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -111,8 +111,16 @@ def _compare(
         Path | None,
         typer.Option("--figure", help="Also draw the headline metric by density, as PNG and SVG."),
     ] = None,
+    axis: Annotated[
+        Literal["density", "parameters", "madds"],
+        typer.Option(
+            "--axis", help="Of the figure: weights remaining in %, parameters or multiply-adds left."
+        ),
+    ] = "density",
 ) -> None:
     from lth_cli.report.show import compare
     from lth_cli.store.runs import find_run
 
-    compare([find_run(runs_dir, run) for run in runs], figure)
+    if axis != "density" and figure is None:
+        raise typer.BadParameter(f"--axis {axis} is that of a figure; add --figure FILE.png")
+    compare([find_run(runs_dir, run) for run in runs], figure, axis)

@@ -18,6 +18,7 @@ from lth_cli.config.metrics import Metric, noting
 from lth_cli.config.schema import Config
 from lth_cli.experiments.environment import describe_machine, git_commit
 from lth_cli.experiments.kept_scores import keep_scores, with_kept_scores, without_places_of_scores
+from lth_cli.experiments.ledger import ledger
 from lth_cli.experiments.plan import Plan, differences
 from lth_cli.experiments.predictions import keep_predictions
 from lth_cli.experiments.processes import trainers
@@ -27,6 +28,7 @@ from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks
 from lth_cli.store.files import Damaged, Gone, WriteFailed
 from lth_cli.store.own_code import check_own_code, own_code
+from lth_cli.store.results import COST_COLUMNS
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, now
 from lth_cli.store.trajectories import TrajectoryStore
@@ -251,12 +253,13 @@ class Session:
                 "steps_trained": advanced.trained,
                 "steps_reused": advanced.reused,
                 "seconds": round(advanced.seconds, 3),
+                "cost": ledger(trajectory, masks, end, advanced.spans),
             }
         )
 
 
 def row(summary: dict[str, Any]) -> dict[str, Any]:
-    """A row of results.csv, in its fixed order, from a round's summary; further metrics come last."""
+    """A row of results.csv, in its fixed order, from a round's summary; further metrics and what it cost come last."""
     metrics = summary["metrics"]
     splits = ("train", "val", "test")
 
@@ -271,6 +274,8 @@ def row(summary: dict[str, Any]) -> dict[str, Any]:
         **scores("loss", "accuracy"),
         **{key: summary[key] for key in ("steps_trained", "steps_reused", "seconds")},
         **{column: value for columns in further for column, value in columns.items()},
+        # A round that an earlier release recorded has none of these.
+        **{column: summary["cost"][column] for column in COST_COLUMNS if "cost" in summary},
     }
 
 

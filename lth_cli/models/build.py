@@ -67,7 +67,7 @@ def build(config: schema.Model, interface: Interface, init_seed: int) -> nn.Modu
                 ("model._target_", f"{config.target} returned {type(model).__name__}, not a torch.nn.Module")
             )
         # Inside the seeded block and before initialising, because lazy modules draw their parameters here.
-        _check_fit(model, config.target, interface)
+        check_fit(model, config.target, interface)
     initialize(model, config.init, init_seed)
     return model
 
@@ -123,7 +123,7 @@ def channel_followers(model: nn.Module, interface: Interface) -> dict[str, str]:
         if isinstance(module, _CHANNEL_NORMS)
     ]
     try:
-        _check_fit(model, "the model", interface)
+        check_fit(model, "the model", interface)
     finally:
         for hook in hooks:
             hook.remove()
@@ -208,6 +208,42 @@ def _draws_in_training(config: str, plain: tuple[Any, ...]) -> bool:
     return has_randomness(build(model, Interface.of_plain(plain), init_seed=0))
 
 
+def check_fit(model: nn.Module, target: str, interface: Interface) -> None:
+    """Try the model on two examples of zeros, in evaluation mode; its training modes and buffers are afterwards as
+    they were.
+
+    Args:
+        model: on the CPU.
+        target: what to call it in the error.
+        interface: what goes in, what must come out.
+
+    Raises:
+        ConfigError: at config path `model`, when it does not fit.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
+    model.eval()
+    try:
+        with torch.no_grad():
+            dtype = getattr(torch, interface.input_dtype)
+            outputs = model(torch.zeros(2, *interface.input_shape, dtype=dtype))
+    except Exception as error:
+        problem = f"{target} does not fit {_data(interface)}: {_brief(error)}"
+        raise ConfigError(("model", problem)) from error
+    for module, training in modes:
+        module.training = training
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])
+    expected = (2, *interface.output_shape)
+    if not isinstance(outputs, Tensor) or outputs.shape != expected:
+        given = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        wanted = f"{'logits' if 'classes' in interface.sizes else 'outputs'} of shape {expected} are needed"
+        problem = f"{target} gives {given} for two examples of {_data(interface)}; {wanted}"
+        raise ConfigError(("model", problem))
+
+
 def _drop_probabilities(module: nn.Module) -> Iterator[float]:
     """Probabilities with which a module of torch, torchvision or this package drops values in training."""
     # `p` is that of dropout and stochastic depth alone: torch also calls the norm of a distance `p`.
@@ -242,32 +278,6 @@ def _needed(function: Callable[..., Any]) -> set[str]:
     """Names of the arguments that a function cannot do without."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name for p in parameters if p.default is p.empty}
-
-
-def _check_fit(model: nn.Module, target: str, interface: Interface) -> None:
-    """Try the model on two examples; its training modes and buffers are afterwards as they were."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
-    model.eval()
-    try:
-        with torch.no_grad():
-            dtype = getattr(torch, interface.input_dtype)
-            outputs = model(torch.zeros(2, *interface.input_shape, dtype=dtype))
-    except Exception as error:
-        problem = f"{target} does not fit {_data(interface)}: {_brief(error)}"
-        raise ConfigError(("model", problem)) from error
-    for module, training in modes:
-        module.training = training
-    with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            if name in buffers:
-                buffer.copy_(buffers[name])
-    expected = (2, *interface.output_shape)
-    if not isinstance(outputs, Tensor) or outputs.shape != expected:
-        given = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-        wanted = f"{'logits' if 'classes' in interface.sizes else 'outputs'} of shape {expected} are needed"
-        problem = f"{target} gives {given} for two examples of {_data(interface)}; {wanted}"
-        raise ConfigError(("model", problem))
 
 
 def _sizes(interface: Interface) -> str:

@@ -69,6 +69,13 @@ class Policy(abc.ABC):
     def due(self, step: int) -> bool:
         """Whether masks change before the update that leads from `step` to `step + 1`."""
 
+    def share(self, step: int) -> Fraction | None:
+        """The share of the prunable weights that remains from a step on; None where their number never changes.
+
+        Nothing but the count of multiply-adds asks for it.
+        """
+        return None
+
     @abc.abstractmethod
     def change(self, step: int, weights: Tensors, gradients: Tensors, masks: Masks, seed: int) -> Change:
         """The masks from this step on.

@@ -8,23 +8,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lth_cli.report.series import Point, branches, headline_of, labels, main_kind, series
+from lth_cli.config.errors import RequestError
+from lth_cli.report.series import Axis, Point, branches, headline_of, labels, main_kind, series
 from lth_cli.store.files import make_folder, write_bytes
 from lth_cli.store.runs import Run
 
+_AXES = {
+    "parameters": "parameters remaining",
+    "madds": "multiply-adds remaining (forward pass of an example)",
+}
 
-def rounds_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
-    """The headline metric against weights remaining (log axis, dense at the left), tickets solid, controls dashed.
+
+def rounds_figure(groups: Sequence[Sequence[Run]], stem: Path, axis: Axis = "density") -> list[Path]:
+    """The headline metric against what is left (log axis, dense at the left), tickets solid, controls dashed.
 
     Args:
         groups: runs that differ by seed, together; bars show one standard deviation.
         stem: path without an ending; `.png` and `.svg` are written.
+        axis: the share of weights remaining, or how many parameters or multiply-adds remain.
 
     Returns:
         The files written; none when there is nothing to draw.
 
     Raises:
-        RequestError: the runs are measured by different metrics.
+        RequestError: the runs are measured by different metrics, or one does not say what the axis asks for.
     """
     figure = new_figure()
     axes = figure.add_subplot()
@@ -40,7 +47,7 @@ def rounds_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
             kind = branch or main_kind(group)
             drawn += points
             axes.errorbar(
-                [100 * point.density for point in points],
+                [_left(point, axis, label) for point in points],
                 [scale * point.mean for point in points],
                 yerr=None
                 if points[0].spread is None
@@ -54,11 +61,29 @@ def rounds_figure(groups: Sequence[Sequence[Run]], stem: Path) -> list[Path]:
             )
     if not drawn:
         return []
-    by_density(axes, [100 * point.density for point in drawn])
+    if axis == "density":
+        by_density(axes, [100 * point.density for point in drawn])
+    else:
+        axes.set_xscale("log")
+        axes.invert_xaxis()
+        axes.set_xlabel(_AXES[axis])
     axes.set_ylabel(f"test {metric.axis}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return save_figure(figure, stem)
+
+
+def _left(point: Point, axis: Axis, label: str) -> float:
+    """Where a round stands on an axis. Raises RequestError."""
+    if axis == "density":
+        return 100 * point.density
+    found: float | None = getattr(point, axis)
+    if found is None:
+        raise RequestError(
+            f"{label} does not say how many {axis} remain in round {point.round}, which an earlier release trained; "
+            "--axis density draws it"
+        )
+    return found
 
 
 def new_figure() -> Any:

@@ -6,12 +6,15 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lth_cli.config.errors import RequestError
 from lth_cli.config.metrics import Metric
 from lth_cli.store.results import Row
 from lth_cli.store.runs import Run
+
+Axis = Literal["density", "parameters", "madds"]
+"""What is left of a network, as columns of `results.csv` call it."""
 
 _NOT_THE_EXPERIMENT = ("name", "runs_dir", "seed", "seeds", "data", "checkpoint", "launcher")
 
@@ -23,6 +26,8 @@ class Point:
     Attributes:
         round: round number.
         density: mean share of prunable weights remaining.
+        parameters: that remain of the whole model, mean; None where a run of an earlier release does not say.
+        madds: multiply-adds that remain of a forward pass of one example, likewise.
         values: the result of every run that has it.
         steps: training steps of a run, mean, reused ones included.
         seconds: wall clock of a run, mean.
@@ -30,6 +35,8 @@ class Point:
 
     round: int
     density: float
+    parameters: float | None
+    madds: float | None
     values: list[float]
     steps: float
     seconds: float
@@ -100,9 +107,14 @@ def _point(number: int, rows: list[Row], column: str) -> Point:
     def mean(name: str) -> float:
         return statistics.fmean(float(row[name] or 0) for row in rows)
 
+    def mean_if_known(name: str) -> float | None:
+        return None if any(row.get(name) is None for row in rows) else mean(name)
+
     return Point(
         round=number,
         density=mean("density"),
+        parameters=mean_if_known("parameters"),
+        madds=mean_if_known("madds"),
         values=[float(row[column] or 0) for row in rows],
         steps=mean("steps_trained") + mean("steps_reused"),
         seconds=mean("seconds"),

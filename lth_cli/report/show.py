@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lth_cli.config.errors import LthError
 from lth_cli.report.figures import rounds_figure
-from lth_cli.report.series import group_runs, labels
+from lth_cli.report.series import Axis, group_runs, labels
 from lth_cli.report.tables import rounds_table
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.formats import NewerFormat
@@ -52,13 +52,41 @@ def print_result(runs: Sequence[Run]) -> None:
 
 def steps(run: Run) -> tuple[int, int]:
     """Steps trained and steps reused, over all rounds and controls, and the trainings they start from."""
-    rows: list[dict[str, Any]] = [
-        *(row for branch in (None, *run.branches()) for row in run.results(branch)),
-        *(origin.summary for origin in run.origins() if origin.finished),
-    ]
+    rows = _trainings(run)
     return sum(int(row["steps_trained"] or 0) for row in rows), sum(
         int(row["steps_reused"] or 0) for row in rows
     )
+
+
+def training_madds(run: Run) -> tuple[int, int] | None:
+    """Multiply-adds of the steps trained and of those reused, likewise; None where an earlier release noted none."""
+    rows = [{**row, **row.get("cost", {})} for row in _trainings(run)]
+    if any(row.get("training_madds") is None for row in rows):
+        return None
+    return sum(row["training_madds"] for row in rows), sum(row["reused_madds"] for row in rows)
+
+
+def _trainings(run: Run) -> list[dict[str, Any]]:
+    """A row of results or a summary of each training."""
+    return [
+        *(row for branch in (None, *run.branches()) for row in run.results(branch)),
+        *(origin.summary for origin in run.origins() if origin.finished),
+    ]
+
+
+def _cost(run: Run) -> str:
+    """From the dense network to that of the last round, and what training took; empty where nothing is known of it."""
+    last = run.results()[-1:]
+    if not last or last[0].get("madds") is None:
+        return ""
+    row, training = last[0], training_madds(run)
+    left = (
+        f"{row['dense_parameters']:,} -> {row['parameters']:,} parameters, "
+        f"{row['dense_madds']:,} -> {row['madds']:,} multiply-adds a forward pass"
+    )
+    if training is None:
+        return left
+    return f"{left}; training {training[0]:.3g} trained, {training[1]:.3g} reused"
 
 
 def as_json(run: Run) -> dict[str, Any]:
@@ -75,6 +103,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "origins": [_origin(origin.summary) for origin in run.origins() if origin.finished],
         "steps_trained": trained,
         "steps_reused": reused,
+        **dict(zip(("training_madds", "reused_madds"), training_madds(run) or (None, None), strict=True)),
         "analyses": [{"path": str(stored.path), **_found(stored)} for stored in StoredAnalysis.all_of(run)],
     }
 
@@ -92,9 +121,8 @@ def _found(stored: StoredAnalysis) -> dict[str, Any]:
 
 def _origin(summary: dict[str, Any]) -> dict[str, Any]:
     """Of a training that rounds start from, what it cost."""
-    return {
-        key: summary[key] for key in ("trajectory", "start_step", "end_step", "steps_trained", "steps_reused")
-    }
+    keys = ("trajectory", "start_step", "end_step", "steps_trained", "steps_reused", "cost")
+    return {key: summary[key] for key in keys if key in summary}
 
 
 def print_run(run: Run) -> None:
@@ -117,6 +145,7 @@ def print_run(run: Run) -> None:
         "machine": f"{info['hardware']['processor']}, {info['hardware']['device']}, "
         f"{info['hardware']['threads']} threads, torch {info['versions']['torch']}",
         "steps": f"{trained:,} trained, {reused:,} reused",
+        **({"cost": told} if (told := _cost(run)) else {}),
         "stored in": str(run.path),
     }
     console.print(f"[bold]{run.name}[/bold]", highlight=False)
@@ -147,7 +176,7 @@ def _teachers(run: Run) -> list[str]:
     ]
 
 
-def compare(runs: Sequence[Run], figure: Path | None) -> None:
+def compare(runs: Sequence[Run], figure: Path | None, axis: Axis = "density") -> None:
     """Tables of several runs, seeds put together, and on request one figure of all (PNG and SVG).
 
     Raises:
@@ -162,7 +191,7 @@ def compare(runs: Sequence[Run], figure: Path | None) -> None:
             )
         )
     if figure is not None:
-        written = rounds_figure(groups, figure.with_suffix(""))
+        written = rounds_figure(groups, figure.with_suffix(""), axis)
         if not written:
             raise LthError("these runs have no finished round to draw yet")
         console.print("Drawn: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)

@@ -25,7 +25,9 @@ COLUMNS = (
     "steps_reused",
     "seconds",
 )
-_INTEGERS = {"round", "steps_trained", "steps_reused"}
+# After all metrics; rounds of earlier releases have none.
+COST_COLUMNS = ("parameters", "dense_parameters", "madds", "dense_madds", "training_madds", "reused_madds")
+_INTEGERS = {"round", "steps_trained", "steps_reused", *COST_COLUMNS}
 
 
 def write_table(path: Path, rows: list[Row]) -> None:
@@ -56,7 +58,7 @@ def _check(column: str, value: float | None) -> None:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read rows back: integers for round and step counts, other numbers as floats, None where empty.
+    """Read rows back: integers for rounds, steps and costs, other numbers as floats, None where empty.
 
     Raises:
         Damaged: it is not such a table.

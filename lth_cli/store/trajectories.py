@@ -320,19 +320,23 @@ class TrajectoryStore:
         """
         return read_sealed_lines(self._segments_path(identity), identity)[0]
 
-    def steps_by(self, identity: str, run_id: str, start: int, end: int) -> int:
-        """How many steps between `start` and `end` a run trained; those repeated after a crash count once.
+    def spans_by(self, identity: str, run_id: str, start: int, end: int) -> list[tuple[int, int]]:
+        """The steps between `start` and `end` that a run trained; those repeated after a crash once.
+
+        Returns:
+            (first, last + 1) of spans that do not overlap, ascending.
 
         Raises:
             ReadFailed.
         """
-        spans = [(s["start"], s["end"]) for s in self.segments(identity) if s["run"] == run_id]
-        total, reached = 0, start
-        for first, last in sorted(spans):
-            new = min(last, end) - max(first, reached)
-            if new > 0:
-                total, reached = total + new, min(last, end)
-        return total
+        segments = [(s["start"], s["end"]) for s in self.segments(identity) if s["run"] == run_id]
+        spans, reached = [], start
+        for first, last in sorted(segments):
+            span = max(first, reached), min(last, end)
+            if span[0] < span[1]:
+                spans.append(span)
+                reached = span[1]
+        return spans
 
     def refuse_newer(self, identity: str) -> None:
         """Raise NewerFormat where a newer release wrote any file of a trajectory; damage is found by others."""

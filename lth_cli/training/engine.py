@@ -69,16 +69,22 @@ class Advanced:
     """What advancing a trajectory cost.
 
     Attributes:
-        trained: steps this run trained, over all its processes, replays of dropped parts not counted twice.
-        reused: the rest of the steps from the trajectory's start, read from the store.
+        spans: (first, last + 1) of the steps this run trained, over all its processes, replays of dropped parts not
+            counted twice; ascending.
+        reused: how many of the steps from the trajectory's start it did not, but read from the store.
         seconds: wall clock of this call.
         metrics: an entry an evaluation, sorted by step, up to the step asked for.
     """
 
-    trained: int
+    spans: list[tuple[int, int]]
     reused: int
     seconds: float
     metrics: list[dict[str, Any]]
+
+    @property
+    def trained(self) -> int:
+        """How many steps this run trained."""
+        return sum(last - first for first, last in self.spans)
 
 
 def _trainer(trajectory: Trajectory, state: State, teaching: Teaching | None) -> Trainer:
@@ -150,11 +156,12 @@ class Engine:
             )
         else:
             raise LthError(f"{self.store.root} is deleted again and again while this trains into it")
-        trained = self.store.steps_by(identity, self.run_id, first, to)
+        spans = self.store.spans_by(identity, self.run_id, first, to)
+        reused = to - first - sum(last - begin for begin, last in spans)
         metrics = sorted(
             (lines_room.told(known[key], self.own) for key in plan & known.keys()), key=_metric_order
         )
-        return Advanced(trained, to - first - trained, time.monotonic() - begun, metrics)
+        return Advanced(spans, reused, time.monotonic() - begun, metrics)
 
     @contextmanager
     def _locked(self, identity: str) -> Iterator[None]:

@@ -55,9 +55,11 @@ class Update(abc.ABC):
     Attributes:
         several_processes: whether it can train in several. It can where it takes gradients from `Live.gradients`
             alone and draws nothing, so that all processes come to the same weights.
+        passes: how often a step takes gradients, for the count of multiply-adds.
     """
 
     several_processes: ClassVar[bool] = False
+    passes: ClassVar[int] = 1
 
     @abc.abstractmethod
     def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
@@ -94,6 +96,7 @@ class SAM(Update):
     """
 
     several_processes = True
+    passes = 2
 
     def __init__(self, *, rho: Annotated[float, Field(gt=0.0)] = 0.05) -> None:
         self._rho = rho

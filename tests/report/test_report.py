@@ -194,3 +194,58 @@ def test_a_run_of_another_metric_is_told_by_it(make_run, tmp_path):
     assert "test psnr (dB)" in svg.read_text()
     with pytest.raises(RequestError, match="siren by psnr, net2 by accuracy"):
         rounds_figure([[psnr], [make_run("net2")]], tmp_path / "y")
+
+
+def with_costs(run, rows):
+    """The rows of a run with parameters and multiply-adds: dense, and halved each round."""
+    dense = {"dense_parameters": 1000, "dense_madds": 8000, "training_madds": 10**12, "reused_madds": 5}
+    left = [{"parameters": 1000 // 2**n, "madds": 8000 // 2**n} for n in range(len(rows))]
+    run.write_results([one | dense | more for one, more in zip(rows, left, strict=True)])
+    return run
+
+
+@pytest.mark.parametrize(
+    ("axis", "expected", "label"),
+    [
+        ("parameters", [1000, 500], "parameters remaining"),
+        ("madds", [8000, 4000], "multiply-adds remaining"),
+        ("density", [100, 80], "weights remaining (%)"),
+    ],
+)
+def test_a_figure_by_what_is_left(make_run, tmp_path, monkeypatch, axis, expected, label):
+    run = make_run("a")
+    with_costs(run, run.results())
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.errorbar", lambda self, x, y, **_: drawn.append(x))
+    written = rounds_figure([[run]], tmp_path / "figure", axis)
+    assert drawn == [expected]
+    assert any(f"<!-- {label}" in path.read_text() for path in written if path.suffix == ".svg")
+
+
+def test_a_run_of_an_earlier_release_has_no_such_axis_and_no_cost(make_run, tmp_path, capsys):
+    old, new = make_run("old"), make_run("new", overrides=["optimizer.lr=0.5"])
+    with_costs(new, new.results())
+    compare([old, new], None)
+    with pytest.raises(RequestError, match=r"optimizer\.lr=0\.0012 does not say how many madds remain"):
+        rounds_figure([[old], [new]], tmp_path / "figure", "madds")
+    capsys.readouterr()
+    print_run(old)
+    assert "multiply-adds" not in capsys.readouterr().out
+    assert as_json(old)["training_madds"] is None
+    print_run(new)
+    told = capsys.readouterr().out
+    assert "1,000 -> 500 parameters, 8,000 -> 4,000 multiply-adds a forward pass" in told
+    assert "training 2e+12 trained, 10 reused" in told
+
+
+def test_a_run_gone_on_with_knows_the_cost_of_its_later_rounds(make_run, capsys):
+    run = make_run("a")
+    first, second = run.results()
+    with_costs(run, [second])
+    run.write_results([first, *run.results()])
+    assert run.results()[0]["madds"] is None
+    print_run(run)
+    told = capsys.readouterr().out
+    assert "8,000 -> 8,000 multiply-adds" in told
+    assert "reused 5" not in told and "e+12" not in told
+    assert as_json(run)["training_madds"] is None

@@ -40,7 +40,7 @@ def test_empty(store):
     assert store.load(ID, 0) is None
     assert store.nearest(ID, 10) is None
     assert store.metrics(ID) == []
-    assert store.steps_by(ID, "r", 0, 10) == 0
+    assert store.spans_by(ID, "r", 0, 10) == []
     assert store.description(ID) is None
     assert store.size(ID) == 0
     assert store.links(ID, 0) == 0
@@ -139,13 +139,13 @@ def test_torn_metrics_alone_are_cut(store):
     assert path.read_text().endswith("}\n")
 
 
-def test_steps_by_counts_each_step_once(store):
+def test_spans_by_has_each_step_once(store):
     for run, start, end in [("a", 0, 10), ("a", 5, 20), ("b", 20, 30), ("a", 40, 50), ("a", 42, 44)]:
         store.add_segment(ID, run, start, end)
-    assert store.steps_by(ID, "a", 0, 100) == 30
-    assert store.steps_by(ID, "a", 8, 43) == 15
-    assert store.steps_by(ID, "b", 0, 25) == 5
-    assert store.steps_by(ID, "c", 0, 100) == 0
+    assert store.spans_by(ID, "a", 0, 100) == [(0, 10), (10, 20), (40, 50)]
+    assert store.spans_by(ID, "a", 8, 43) == [(8, 10), (10, 20), (40, 43)]
+    assert store.spans_by(ID, "b", 0, 25) == [(20, 25)]
+    assert store.spans_by(ID, "c", 0, 100) == []
 
 
 def test_damaged_records_are_set_aside_but_for_their_good_lines(store):
@@ -164,7 +164,7 @@ def test_damaged_records_are_set_aside_but_for_their_good_lines(store):
     assert [line["step"] for line in store.metrics(ID)] == [5, 15]
     assert len(told) == 1 and "metrics.jsonl is damaged: 1 of its lines" in told[0]
     (store.folder(ID) / "segments.jsonl").write_text('{"run":"a"}\n[1]\n"check"\nnull\n\x00\n')
-    assert store.steps_by(ID, "a", 0, 10) == 0
+    assert store.spans_by(ID, "a", 0, 10) == []
     store.repair_records(ID)
     assert "count as reused" in told[1]
     assert (store.folder(ID) / "segments.jsonl").read_text() == ""
