@@ -30,7 +30,8 @@ from lth_cli.training import lines as lines_room
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Stopped
 from lth_cli.training.freezing import frozen
-from lth_cli.training.loop import Diverged, Trainer, initial_state
+from lth_cli.training.latent import latent
+from lth_cli.training.loop import Diverged, Trainer, begun, initial_state
 from lth_cli.training.teaching import Teaching, make_teaching
 from lth_cli.training.trajectory import (
     FromState,
@@ -262,7 +263,7 @@ class Engine:
 
     def _start(self, trajectory: Trajectory) -> State:
         """The state before the first step, made and stored."""
-        state = self._made(trajectory, trajectory.start)
+        state = begun(trajectory, self._made(trajectory, trajectory.start))
         self.store.save(trajectory.identity, state, trajectory.description)
         return state
 
@@ -290,7 +291,9 @@ class Engine:
         masks = (changing and parent.masks) or trajectory.masks
         weights = mask_room.apply(weights, masks)
         kept = optimizers.masked(parent.optimizer, masks) if origin.keeps_optimizer else {}
-        return State(trajectory.first_step, weights, parent.buffers, kept, masks if changing else {})
+        hidden = latent(trajectory.recipe.policy, trajectory.recipe.seeds["mask"])
+        memory = {} if hidden is None else hidden.carried(parent)
+        return State(trajectory.first_step, weights, parent.buffers, kept, masks if changing else {}, memory)
 
     def _isometric(self, trajectory: Trajectory, start: Isometric, state: State) -> State:
         """A state with its layers made isometric, in fp32 on the trajectory's device. Raises Interrupted."""
