@@ -116,7 +116,7 @@ class EdgePopup(StraightThrough):
         """Uniform in +- 1 / sqrt(inputs of an output), float32: Kaiming's with a slope of sqrt(5), as in that code."""
         drawn = {}
         for name, shape in shapes.items():
-            source = torch.Generator().manual_seed(derive_seed(seed, "edge_popup", name))
+            source = torch.Generator().manual_seed(derive_seed(seed, f"edge_popup.{name}"))
             bound = 1 / math.sqrt(math.prod(shape[1:]))
             drawn[name] = torch.empty(shape).uniform_(-bound, bound, generator=source)
         return drawn
