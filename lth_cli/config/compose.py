@@ -30,6 +30,7 @@ from lth_cli.config.errors import ConfigError, RequestError
 from lth_cli.config.schema import Config, fields
 
 _MOST_POINTS = 10_000
+_IN_TRAINING = "sparse_training"
 
 
 def packaged_configs() -> Path:
@@ -207,13 +208,23 @@ def _explain(error: Exception, known: Iterable[str] | None = None) -> tuple[str,
     ):
         group, _, option = match[1].rpartition("/")
         options = ", ".join((match[3] or "").split())
-        return group, f"there is no option {option!r}" + (f"; accepted: {options}" if options else "")
+        return group, f"there is no option {option!r}{_elsewhere(group, option)}" + (
+            f"; accepted: {options}" if options else ""
+        )
     first = re.sub(
         r"\s+", " ", text.split("\n    full_key", maxsplit=1)[0].split("\nSee https", maxsplit=1)[0]
     ).strip()
     if "Missing mandatory value" in first:
         return str(key), "needs a value"
     return str(key), first
+
+
+def _elsewhere(group: str, option: str) -> str:
+    """Methods that change masks within a training are no options of `pruning`."""
+    known = {path.stem for path in (packaged_configs() / _IN_TRAINING).glob("*.yaml")} - {"none"}
+    if group != "pruning" or option not in known:
+        return ""
+    return f", which changes masks within one training: lth train {_IN_TRAINING}={option}"
 
 
 def _close_keys(key: str, known: Iterable[str] | None = None) -> str:

@@ -167,6 +167,11 @@ class Rewind(Section):
         None,
         description="Steps of a retraining; null is as many as lie between rewind.to and training.length.",
     )
+    isometry: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        0,
+        description="Iterations that make the kept weights approximately isometric before a retraining, without data "
+        "(Lee et al. 2020: 10000); 0 leaves them as rewound.",
+    )
 
 
 class Control(Section):

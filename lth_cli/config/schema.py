@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
 from lth_cli.config.datasets import Augment, DataPlace, Dataset, Normalize, Score, Subset
@@ -64,10 +64,16 @@ class Initializer(Section):
         "xavier_truncated",
         "xavier_uniform",
         "orthogonal",
+        "delta_orthogonal",
     ] = Field(
         "default",
         description="Convolution and linear weights; `default` keeps the model's own. binary: signs of kaiming_normal "
-        "times its standard deviation. xavier_truncated: xavier_normal without tails, as Frankle & Carbin's code.",
+        "times its standard deviation. xavier_truncated: xavier_normal without tails, as Frankle & Carbin's code. "
+        "delta_orthogonal: orthogonal, of convolutions the centre of the kernel alone (Xiao et al. 2018).",
+    )
+    gain: Annotated[float, Field(gt=0.0)] = Field(
+        1.0,
+        description="Factor on orthogonal and delta_orthogonal weights; +model.init.gain=1.4142 makes up for ReLU.",
     )
     biases: Literal["default", "zero"] = Field("default", description="Convolution and linear biases.")
     batch_norm: Literal["default", "one", "oneone", "uniform", "positivenegative"] = Field(
@@ -75,6 +81,18 @@ class Initializer(Section):
         description="Batch-norm scale: as built (ones), ones, uniform on [0, 1] or on [-1, 1]; the shift is 0, "
         "with oneone 1.",
     )
+
+    @model_validator(mode="after")
+    def _gain_of_orthogonal(self) -> Initializer:
+        if self.gain != 1.0 and self.weights not in ("orthogonal", "delta_orthogonal"):
+            raise ValueError("gain is for weights=orthogonal and weights=delta_orthogonal; leave it at 1")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_a_gain_of_one(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plain configs and identities are what they were before there was a gain."""
+        written: dict[str, Any] = write(self)
+        return {key: value for key, value in written.items() if key != "gain" or value != 1.0}
 
 
 class Model(Component):

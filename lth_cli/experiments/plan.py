@@ -32,7 +32,18 @@ from lth_cli.training import optimizers, precision
 from lth_cli.training.engine import Engine
 from lth_cli.training.freezing import frozen
 from lth_cli.training.recipe import Loading, recipe
-from lth_cli.training.trajectory import Distilled, FromState, Joined, Start, Teacher, Trajectory, dense
+from lth_cli.training.trajectory import (
+    Distilled,
+    FromState,
+    Initial,
+    Isometric,
+    Joined,
+    KeptSigns,
+    Start,
+    Teacher,
+    Trajectory,
+    dense,
+)
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ class Plan:
         fine_tune = self.config.rewind.technique == "fine_tune"
         trajectory = dataclasses.replace(
             self.dense,
-            start=self._with_optimizer(start),
+            start=self._prepared(start),
             masks=masks if pruned else {},
             first_step=self.first_step,
             distilled=None,
@@ -150,6 +161,13 @@ class Plan:
             ends_at=self.end,
         )
         return self.distilled(trajectory, networks or {})
+
+    def _prepared(self, start: Start) -> Start:
+        """A start with what `rewind` says is done to it."""
+        iterations = self.config.rewind.isometry
+        if iterations and isinstance(start, Initial | FromState | KeptSigns):
+            return Isometric(start, iterations)
+        return self._with_optimizer(start)
 
     def _with_optimizer(self, start: Start) -> Start:
         """A start with the optimizer of its state, where that is asked for and the state has one."""
@@ -248,6 +266,7 @@ def make_plan(config: schema.Config) -> Plan:
         ConfigError: naming the config path of whatever does not fit.
     """
     check_processes(config)
+    _check_isometry(config)
     place = torchrun.launched()
     execution = precision.resolve(config, local_processes=place.local_size if place else None)
     shared = execution.processes > 1  # each process has a device of its own
@@ -314,6 +333,29 @@ def make_plan(config: schema.Config) -> Plan:
         warnings=schedule_warnings(config, trajectory),
         own=own_metrics(config.evaluation.metrics, made.objective.metrics),
     )
+
+
+def _check_isometry(config: schema.Config) -> None:
+    """Weights made isometric forget what training gave them, so they cannot be those that a round trains on.
+
+    Raises:
+        ConfigError: at `rewind.isometry`.
+    """
+    rewind = config.rewind
+    if not rewind.isometry:
+        return
+    for key, value, needed in (
+        ("rewind.technique", rewind.technique, "weights"),
+        ("rewind.optimizer", rewind.optimizer, "fresh"),
+    ):
+        if value != needed:
+            raise ConfigError(
+                ("rewind.isometry", f"makes weights anew; it needs {key}={needed}, or rewind.isometry=0")
+            )
+    if config.control.start == "end":
+        raise ConfigError(
+            ("rewind.isometry", "makes weights anew, and control.start=end trains on; rewind.isometry=0 does")
+        )
 
 
 def _sparse(

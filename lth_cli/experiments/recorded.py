@@ -26,6 +26,7 @@ from lth_cli.training.trajectory import (
     Distilled,
     FromState,
     Initial,
+    Isometric,
     Joined,
     KeptSigns,
     Known,
@@ -236,6 +237,10 @@ def noted_teachers(description: Mapping[str, Any]) -> Distilled | None:
 
 def _start(noted: Mapping[str, Any]) -> Start:
     """A start as a trajectory's description notes it; what it starts from is stored with the round."""
+    if "isometry_of" in noted:
+        before = _start(noted["isometry_of"])
+        assert isinstance(before, Initial | FromState | KeptSigns)
+        return Isometric(before, int(noted["iterations"]), float(noted["rate"]))
     if "signs_of" in noted:
         parent = noted["signs_of"]
         return KeptSigns(FromState(Known(parent["trajectory"]), int(parent["step"])), int(noted["init_seed"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lth_cli.config import schema
+from lth_cli.pruning.policies import Static
 from lth_cli.training import schedules
 from lth_cli.training.trajectory import Trajectory
 
@@ -59,7 +60,11 @@ def _pretrained_otherwise(config: schema.Config, dense: Trajectory) -> str | Non
 def _never_changed(dense: Trajectory) -> str | None:
     """An interval may be longer than the training, and a pre-training may last beyond the end of all changes."""
     policy = dense.recipe.policy
-    if policy is None or any(policy.due(step) for step in range(dense.first_step, dense.horizon)):
+    if (
+        policy is None
+        or type(policy) is Static
+        or any(policy.due(step) for step in range(dense.first_step, dense.horizon))
+    ):
         return None
     return (
         f"sparse_training: masks change at no step of the training, which goes from step {dense.first_step} to "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lth_cli.config.errors import ConfigError
 from lth_cli.experiments.plan import Plan
+from lth_cli.pruning.straight_through import StraightThrough
 from lth_cli.training import optimizers
 
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
@@ -22,7 +23,10 @@ def needed(plan: Plan, trainings: int) -> int:
     model = plan.dense.recipe.build(init_seed=0)
     weights = _bytes([*model.parameters(), *model.buffers()])
     # States of a training that changes its masks hold them, a byte a weight.
-    masks = 0 if plan.dense.recipe.policy is None else _bytes(list(plan.dense.masks.values()))
+    policy = plan.dense.recipe.policy
+    masks = 0 if policy is None else _bytes(list(plan.dense.masks.values()))
+    if isinstance(policy, StraightThrough):  # and latent values of 4 bytes
+        masks *= 9 if policy.trains_scores else 5
     try:
         kept = _optimizer_bytes(plan, model)
     except (ConfigError, RuntimeError):  # an optimizer that cannot step on zeros: as large as Adam's

@@ -15,7 +15,7 @@ _TRUSTED = {
     "objective": ("lth_cli.objectives.",),
     "optimizer": ("torch.optim.", "lth_cli.training.decoupled_sgd."),
     "update": ("lth_cli.training.updates.",),
-    "sparse_training": ("lth_cli.pruning.policies.",),
+    "sparse_training": ("lth_cli.pruning.policies.", "lth_cli.pruning.straight_through."),
     "schedule": ("lth_cli.training.schedules.",),
     "distillation.model": ("lth_cli.models.", "torchvision.models."),
 }

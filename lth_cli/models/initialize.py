@@ -24,6 +24,18 @@ def _xavier_truncated(weight: Tensor, *, generator: Generator) -> Tensor:
     return nn.init.trunc_normal_(weight, std=std, a=-2.0 * std, b=2.0 * std, generator=generator)
 
 
+def _delta_orthogonal(weight: Tensor, *, generator: Generator) -> Tensor:
+    """Convolution weights [out, in, k, ...]: orthogonal [out, in] at the centre, zero elsewhere; linear: orthogonal.
+
+    The centre of k taps is (k - 1) // 2, where padding to the same size leaves an input unmoved.
+    """
+    centre = weight.zero_()
+    for size in weight.shape[2:]:
+        centre = centre.select(2, (size - 1) // 2)
+    nn.init.orthogonal_(centre, generator=generator)
+    return weight
+
+
 _WEIGHTS: dict[str, Callable[..., Tensor]] = {
     "kaiming_normal": nn.init.kaiming_normal_,
     "kaiming_uniform": nn.init.kaiming_uniform_,
@@ -32,6 +44,7 @@ _WEIGHTS: dict[str, Callable[..., Tensor]] = {
     "xavier_truncated": _xavier_truncated,
     "xavier_uniform": nn.init.xavier_uniform_,
     "orthogonal": nn.init.orthogonal_,
+    "delta_orthogonal": _delta_orthogonal,
 }
 
 
@@ -47,8 +60,10 @@ def initialize(model: nn.Module, settings: schema.Initializer, init_seed: int) -
     - `xavier_*`: variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010, equation 16);
     - `xavier_truncated`: the same from a normal distribution cut off at two of its standard deviations, whose variance
       before the cut is 1.3 times as large, as tf.contrib.layers.xavier_initializer in Frankle & Carbin's code;
-    - `orthogonal`: a (semi-)orthogonal matrix of gain 1 (Saxe et al. 2014, arXiv 1312.6120), kernels
-      flattened;
+    - `orthogonal`: a (semi-)orthogonal matrix times `gain` (Saxe et al. 2014, arXiv 1312.6120), kernels flattened;
+    - `delta_orthogonal`: the same for linear layers; of a convolution the centre of the kernel is such a matrix of
+      outputs by inputs and the rest zero (Xiao et al. 2018, arXiv 1806.05393, algorithm 1), of each group by itself.
+      With no fewer outputs than inputs and circular padding the convolution keeps norms;
     - batch norm `one`, `uniform` or `positivenegative`: scale 1, uniform on [0, 1] or on [-1, 1], shift 0; `oneone`:
       scale and shift 1 (all of open_lth).
 
@@ -66,13 +81,22 @@ def initialize(model: nn.Module, settings: schema.Initializer, init_seed: int) -
         if settings.weights != "default":
             for weight in weights:
                 if weight not in drawn:
-                    _WEIGHTS[settings.weights](weight, generator=generator)
+                    _draw(weight, getattr(module, "groups", 1), settings, generator)
                     drawn.add(weight)
         if settings.biases == "zero":
             for bias in biases:
                 bias.zero_()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
             _initialize_batch_norm(module, settings.batch_norm, generator)
+
+
+def _draw(weight: Tensor, groups: int, settings: schema.Initializer, generator: Generator) -> None:
+    draw = _WEIGHTS[settings.weights]
+    # `orthogonal` takes all groups as one matrix, as torch does.
+    for part in weight.chunk(groups) if settings.weights == "delta_orthogonal" else (weight,):
+        draw(part, generator=generator)
+    if settings.gain != 1.0:
+        weight.mul_(settings.gain)
 
 
 def _initialize_batch_norm(module: nn.modules.batchnorm._BatchNorm, how: str, generator: Generator) -> None:

@@ -14,20 +14,22 @@ from torch import Tensor
 
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.patterns import Pattern
-from lth_cli.pruning.allocate import remaining_scores
+from lth_cli.pruning.allocate import prune_global, remaining_scores
 from lth_cli.pruning.mask import Masks, Tensors
 
 
-def check_pattern(pattern: Pattern, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_pattern(
+    pattern: Pattern, shapes: Mapping[str, tuple[int, ...]], where: str = "pruning.pattern"
+) -> None:
     """Refuse tensors that a pattern does not fit.
 
     Raises:
-        ConfigError: at `pruning.pattern`, naming them and what would work.
+        ConfigError: at `where`, naming them and what would work.
     """
     flat = [name for name, shape in shapes.items() if len(shape) < 2]
     if flat:
         raise ConfigError(
-            ("pruning.pattern", f"{', '.join(flat)} have no inputs and outputs; leave pruning.biases=false")
+            (where, f"{', '.join(flat)} have no inputs and outputs; leave pruning.biases=false")
         )
     if pattern.kind == "n_of_m":
         odd = {name: shape[1] for name, shape in shapes.items() if shape[1] % pattern.second}
@@ -35,11 +37,26 @@ def check_pattern(pattern: Pattern, shapes: Mapping[str, tuple[int, ...]]) -> No
             listed = ", ".join(f"{name} ({inputs} inputs)" for name, inputs in odd.items())
             raise ConfigError(
                 (
-                    "pruning.pattern",
+                    where,
                     f"{pattern.first}:{pattern.second} needs inputs in groups of {pattern.second}; it does not divide "
                     f"{listed}. Leave them dense: pruning.exclude=[{','.join(odd)}]",
                 )
             )
+
+
+def prune_together(scores: Tensors, masks: Masks, count: int, pattern: Pattern | None) -> Masks:
+    """Prune so many weights of tensors that are ranked together, as a pattern has it: N:M says by itself how many.
+
+    Raises:
+        LthError, ValueError: as `allocate.prune_global`.
+    """
+    if pattern is None:
+        return prune_global(scores, masks, count)
+    if pattern.kind == "n_of_m":
+        return prune_n_of_m(scores, masks, pattern.first, pattern.second)
+    if pattern.kind == "fan_in":  # of one tensor: it needs an allocation by layer
+        return prune_fan_in(scores, masks, dict.fromkeys(masks, count))
+    return prune_wholes(scores, masks, count, pattern)
 
 
 def prune_n_of_m(scores: Tensors, masks: Masks, kept: int, size: int) -> Masks:

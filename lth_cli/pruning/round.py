@@ -13,11 +13,11 @@ from lth_cli.config import schema
 from lth_cli.config.patterns import parse_pattern
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.values import exact
-from lth_cli.pruning.allocate import prune_global, prune_through
+from lth_cli.pruning.allocate import prune_through
 from lth_cli.pruning.distribute import distribute
 from lth_cli.pruning.mask import Masks, Tensors, apply, layer_counts, total
 from lth_cli.pruning.mask import count as count_remaining
-from lth_cli.pruning.patterns import follow, prune_fan_in, prune_n_of_m, prune_wholes
+from lth_cli.pruning.patterns import follow, prune_together
 from lth_cli.pruning.probe import Probe
 from lth_cli.pruning.scores import make_score
 from lth_cli.pruning.select import density_of, fraction_of
@@ -78,6 +78,7 @@ def next_masks(
         return prune_through(scores, masks, rank)
     own = {name: mask for name, mask in masks.items() if name not in (attached or {})}
     groups = _groups(config, own, output, round_number)
+    pattern = parse_pattern(config.pattern)
     for iteration in range(1, config.iterations + 1):
         instance = (round_number,) if iteration == 1 else (round_number, iteration)
         scores = _scores(config, weights, masks, probe, derive_seed(seed, "pruning_round", *instance))
@@ -85,7 +86,7 @@ def next_masks(
         for names, (before, after) in groups:
             ours = {name: masks[name] for name in names}
             left = _between(before, after, Fraction(iteration, config.iterations))
-            pruned |= _prune(config, scores, ours, max(count_remaining(ours) - left, 0))
+            pruned |= prune_together(scores, ours, max(count_remaining(ours) - left, 0), pattern)
         masks = follow(pruned, attached) if attached else pruned
     return masks
 
@@ -111,18 +112,6 @@ def _negative(score: Tensor) -> Tensor:
     if score.dtype == torch.bool:
         return score
     return -(score if score.is_floating_point() or score.is_complex() else score.long())
-
-
-def _prune(config: schema.Pruning, scores: Tensors, masks: Masks, count: int) -> Masks:
-    """Prune so many weights of tensors that are ranked together, as the pattern has it."""
-    pattern = parse_pattern(config.pattern)
-    if pattern is None:
-        return prune_global(scores, masks, count)
-    if pattern.kind == "n_of_m":
-        return prune_n_of_m(scores, masks, pattern.first, pattern.second)
-    if pattern.kind == "fan_in":  # of one tensor: it needs an allocation by layer, and prunes no biases
-        return prune_fan_in(scores, masks, dict.fromkeys(masks, count))
-    return prune_wholes(scores, masks, count, pattern)
 
 
 _Group = tuple[list[str], tuple[int, int]]
@@ -170,7 +159,7 @@ def _between(before: int, after: int, share: Fraction) -> int:
         return 0 if share else before
     parts, whole = share.numerator, share.denominator
     power: int = before ** (whole - parts) * after**parts
-    left = round(before * (after / before) ** float(share))
+    left: int = round(before * (after / before) ** float(share))
     while left**whole < power:
         left += 1
     while (left - 1) ** whole >= power:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 import time
@@ -11,22 +12,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
+
 from lth_cli.config import schema
 from lth_cli.config.errors import LthError
 from lth_cli.config.steps import Duration
 from lth_cli.config.values import interval_seconds
+from lth_cli.models.build import prunable
 from lth_cli.models.initialize import keep_signs
 from lth_cli.objectives.own_metrics import OwnMetric
 from lth_cli.pruning import mask as mask_room
+from lth_cli.pruning.isometry import isometric
 from lth_cli.store.locks import Locked
 from lth_cli.store.states import State, read_header
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training import lines as lines_room
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Stopped
-from lth_cli.training.loop import Diverged, Trainer, initial_state
+from lth_cli.training.freezing import frozen
+from lth_cli.training.latent import latent
+from lth_cli.training.loop import Diverged, Trainer, begun, initial_state
 from lth_cli.training.teaching import Teaching, make_teaching
-from lth_cli.training.trajectory import FromState, Initial, Joined, KeptSigns, Known, Moved, Trajectory
+from lth_cli.training.trajectory import (
+    FromState,
+    Initial,
+    Isometric,
+    Joined,
+    KeptSigns,
+    Known,
+    Moved,
+    Start,
+    Trajectory,
+)
 
 _TRIES = 10  # somebody may delete the store while this trains, but not ten times in a row
 
@@ -246,32 +263,64 @@ class Engine:
 
     def _start(self, trajectory: Trajectory) -> State:
         """The state before the first step, made and stored."""
-        if isinstance(trajectory.start, Initial):
-            state = initial_state(trajectory, trajectory.start.seed)
-        elif isinstance(trajectory.start, KeptSigns):
-            signs = self.state(trajectory.start.of.parent, trajectory.start.of.step)
-            fresh = initial_state(trajectory, trajectory.start.seed)
-            weights = mask_room.apply(keep_signs(fresh.weights, signs.weights), trajectory.masks)
-            state = State(trajectory.first_step, weights, fresh.buffers, masks=fresh.masks)
-        else:
-            origin = trajectory.start if isinstance(trajectory.start, FromState) else trajectory.start.of
-            parent = self.state(origin.parent, origin.step)
-            weights = parent.weights
-            if isinstance(trajectory.start, Joined):
-                drawn = initial_state(trajectory, trajectory.start.seed).weights
-                weights = weights | {name: drawn[name] for name in trajectory.start.fresh}
-            if isinstance(trajectory.start, Moved):
-                by = trajectory.start.by
-                weights = {
-                    name: weight + by[name] if name in by else weight for name, weight in weights.items()
-                }
-            changing = trajectory.recipe.policy is not None
-            masks = (changing and parent.masks) or trajectory.masks
-            weights = mask_room.apply(weights, masks)
-            kept = optimizers.masked(parent.optimizer, masks) if origin.keeps_optimizer else {}
-            state = State(trajectory.first_step, weights, parent.buffers, kept, masks if changing else {})
+        state = begun(trajectory, self._made(trajectory, trajectory.start))
         self.store.save(trajectory.identity, state, trajectory.description)
         return state
+
+    def _made(self, trajectory: Trajectory, start: Start) -> State:
+        """The state of a start, masked as the trajectory is. Raises Interrupted."""
+        if isinstance(start, Isometric):
+            return self._isometric(trajectory, start, self._made(trajectory, start.of))
+        if isinstance(start, Initial):
+            return initial_state(trajectory, start.seed)
+        if isinstance(start, KeptSigns):
+            signs = self.state(start.of.parent, start.of.step)
+            fresh = initial_state(trajectory, start.seed)
+            weights = mask_room.apply(keep_signs(fresh.weights, signs.weights), trajectory.masks)
+            return State(trajectory.first_step, weights, fresh.buffers, masks=fresh.masks)
+        origin = start if isinstance(start, FromState) else start.of
+        parent = self.state(origin.parent, origin.step)
+        weights = parent.weights
+        if isinstance(start, Joined):
+            drawn = initial_state(trajectory, start.seed).weights
+            weights = weights | {name: drawn[name] for name in start.fresh}
+        if isinstance(start, Moved):
+            by = start.by
+            weights = {name: weight + by[name] if name in by else weight for name, weight in weights.items()}
+        changing = trajectory.recipe.policy is not None
+        masks = (changing and parent.masks) or trajectory.masks
+        weights = mask_room.apply(weights, masks)
+        kept = optimizers.masked(parent.optimizer, masks) if origin.keeps_optimizer else {}
+        hidden = latent(trajectory.recipe.policy, trajectory.recipe.seeds["mask"])
+        memory = {} if hidden is None else hidden.carried(parent)
+        return State(trajectory.first_step, weights, parent.buffers, kept, masks if changing else {}, memory)
+
+    def _isometric(self, trajectory: Trajectory, start: Isometric, state: State) -> State:
+        """A state with its layers made isometric, in fp32 on the trajectory's device. Raises Interrupted."""
+        execution, masks = trajectory.execution, state.masks or trajectory.masks
+        dataclasses.replace(execution, dtype="fp32").activate()
+        model = trajectory.recipe.build(init_seed=0)
+        still = frozen(model, trajectory.recipe.freeze)
+        layers = [name for name in prunable(model, biases=False) if name not in still]
+        self.observer.message(f"making {len(layers)} layers isometric in {start.iterations:,} iterations")
+        made = isometric(
+            {name: state.weights[name].to(execution.device) for name in layers},
+            masks,
+            layers,
+            iterations=start.iterations,
+            rate=start.rate,
+            should_stop=self.stop.is_set,
+        )
+        if made is None:
+            raise Interrupted("stopped while weights are made isometric; the same command begins that anew")
+        # Where a step is too long for a layer, its weights leave the finite numbers.
+        for name, weight in made.items():
+            if not torch.isfinite(weight).all():
+                raise LthError(f"making {name!r} isometric diverged")
+        weights = mask_room.apply(
+            state.weights | {name: weight.cpu() for name, weight in made.items()}, masks
+        )
+        return dataclasses.replace(state, weights=weights)
 
     def _train(
         self, trainer: Trainer, to: int, plan: set[tuple[int, str]], wanted: list[int], keep: bool

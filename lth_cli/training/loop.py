@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from lth_cli.store.states import State
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Metrics, answer, answers, evaluate
 from lth_cli.training.freezing import freeze, frozen
+from lth_cli.training.latent import latent
 from lth_cli.training.restore import restore
 from lth_cli.training.teaching import Teaching
 from lth_cli.training.trajectory import Trajectory
@@ -82,6 +84,9 @@ class Trainer:
         self.execution = recipe.execution
         self.execution.activate()
         self.model = self.execution.place(recipe.build(init_seed=0))
+        self._latent = latent(recipe.policy, recipe.seeds["mask"])
+        if self._latent is not None and not state.memory:
+            state = begun(trajectory, state)
         restore(self.model, state)
         still = frozen(self.model, recipe.freeze)
         freeze(self.model, still)
@@ -185,7 +190,7 @@ class Trainer:
         """Go one step; now and then the losses are read."""
         batch = next(self._batches)
         changed = None
-        if self._policy is not None and self._policy.due(self.step):
+        if self._policy is not None and self._latent is None and self._policy.due(self.step):
             changed = self._change_masks(self._policy, batch)
         self._losses[self._unchecked] = self._update(self, batch, self.step) if changed is None else changed
         self._unchecked += 1
@@ -242,7 +247,7 @@ class Trainer:
     def gradients(self, batch: Batch) -> Tensor:
         """The gradients of a batch, masked, for an update; see `Live.gradients`."""
         loss = self._dense_gradients(batch)
-        if self._masked:
+        if self._masked and self._latent is None:
             # Before clipping and the update, so that a pruned weight enters no norm, momentum or statistic.
             _mask_in_place([_gradient(weight) for weight in self._masked], self._masks)
         return loss
@@ -255,15 +260,23 @@ class Trainer:
         return self._gradients(batch)
 
     def apply(self) -> None:
-        """Step on the gradients; see `Live.apply`. Nothing here waits for the device."""
+        """Step on the gradients; see `Live.apply`. Only masks of latent values wait for the device."""
         clip = self.trajectory.recipe.gradient_clip
         rate = self.trajectory.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if self._latent is not None:
+            self._latent.reveal(self._prunable, self._kept, self.memory)
         if clip is not None:
             clip_grad_norm_(self.model.parameters(), clip)
         self.optimizer.step()
-        if self._masked and self._moves_pruned:
+        if self._latent is not None:
+            for name, weight in self._prunable.items():
+                if not torch.isfinite(weight).all():  # which has no place in an order
+                    self._check_losses()
+                    raise Diverged(self.step, f"weight {name!r}")
+            self._use(self._latent.hide(self.step + 1, self._prunable, self.memory))
+        elif self._masked and self._moves_pruned:
             # Some optimizers move a weight without a gradient; a pruned one stays zero all the same.
             with torch.no_grad():
                 _mask_in_place(self._masked, self._masks)
@@ -328,3 +341,13 @@ def initial_state(trajectory: Trajectory, seed: int) -> State:
     buffers = {name: _copy(buffer) for name, buffer in model.named_buffers()}
     masks = {} if trajectory.recipe.policy is None else trajectory.masks
     return State(trajectory.first_step, mask_room.apply(weights, trajectory.masks), buffers, masks=masks)
+
+
+def begun(trajectory: Trajectory, state: State) -> State:
+    """The state that a training starts with: where masks are of latent values, it has both."""
+    recipe = trajectory.recipe
+    hidden = latent(recipe.policy, recipe.seeds["mask"])
+    if hidden is None:
+        return state
+    ordered = {name: state.masks[name] for name in trajectory.masks}
+    return hidden.begin(dataclasses.replace(state, masks=ordered))

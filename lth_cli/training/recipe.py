@@ -22,7 +22,7 @@ from lth_cli.objectives.objective import Objective
 from lth_cli.pruning.policies import Policy, make_policy
 from lth_cli.training import schedules
 from lth_cli.training.precision import Execution
-from lth_cli.training.updates import Update, make_update
+from lth_cli.training.updates import Backpropagation, Update, make_update
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,8 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
     """What a config says of a training; the only place where keys become identity.
 
     Raises:
-        ConfigError: when the schedule or the number of steps does not fit the data, or the update the processes.
+        ConfigError: when the schedule or the number of steps does not fit the data, or the update the processes or the
+            policy.
     """
     training = config.training
     made = Recipe(
@@ -252,6 +253,14 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
                 "update._target_",
                 f"{config.update.target} cannot train in several processes (distributed.processes="
                 f"{execution.processes}): it does not say that it can (several_processes)",
+            )
+        )
+    if made.policy is not None and made.policy.straight_through and type(made.update) is not Backpropagation:
+        raise ConfigError(
+            (
+                "update._target_",
+                f"{config.update.target} cannot train weights straight through their masks, as "
+                "sparse_training asks; write update=backpropagation",
             )
         )
     made.learning_rate(0)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lth_cli.config import schema
 from lth_cli.data.batches import Batches, Data
+from lth_cli.pruning.isometry import RATE
 from lth_cli.pruning.mask import Masks, Tensors
 from lth_cli.store.files import digest
 from lth_cli.store.masks import mask_digest
@@ -32,6 +33,11 @@ class Initial:
     """Start from freshly drawn weights."""
 
     seed: int
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide it."""
+        return {"init_seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,11 @@ class KeptSigns:
     of: FromState
     seed: int
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide it."""
+        return {"init_seed": self.seed, "signs_of": self.of.description}
+
 
 @dataclass(frozen=True)
 class Moved:
@@ -102,7 +113,27 @@ class Joined:
         return {**self.of.description, "fresh": list(self.fresh), "fresh_seed": self.seed}
 
 
-Start = Initial | FromState | KeptSigns | Moved | Joined
+@dataclass(frozen=True)
+class Isometric:
+    """Start from the masked weights of another start, made approximately isometric (Lee et al. 2020, 1906.06307).
+
+    Attributes:
+        of: where the weights come from; buffers are left as they are.
+        iterations: of gradient descent.
+        rate: its learning rate.
+    """
+
+    of: Initial | FromState | KeptSigns
+    iterations: int
+    rate: float = RATE
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide it."""
+        return {"isometry_of": self.of.description, "iterations": self.iterations, "rate": self.rate}
+
+
+Start = Initial | FromState | KeptSigns | Moved | Joined | Isometric
 
 
 @dataclass(frozen=True)
@@ -266,23 +297,15 @@ class Trajectory:
         """
         parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         distilled = None if self.distilled is None else Distilled.noted(self.distilled.description)
-        return {**parts, "recipe": self.recipe.told, "start": self._told_start, "distilled": distilled}
-
-    @property
-    def _told_start(self) -> Start:
-        start = self.start
-        if isinstance(start, Initial):
-            return start
-        if isinstance(start, FromState):
-            return start.known
-        return dataclasses.replace(start, of=start.of.known)
+        return {**parts, "recipe": self.recipe.told, "start": _told(self.start), "distilled": distilled}
 
     @property
     def origin(self) -> FromState | None:
         """The state of another trajectory that has to be there before this one can start."""
-        if isinstance(self.start, Initial):
-            return None
-        return self.start.of if isinstance(self.start, KeptSigns | Moved | Joined) else self.start
+        start = self.start
+        while not isinstance(start, Initial | FromState):
+            start = start.of
+        return None if isinstance(start, Initial) else start
 
     @property
     def draws(self) -> bool:
@@ -299,12 +322,6 @@ class Trajectory:
     @cached_property
     def description(self) -> dict[str, Any]:
         """Plain values that decide every number of this trajectory."""
-        if isinstance(self.start, Initial):
-            start: dict[str, Any] = {"init_seed": self.start.seed}
-        elif isinstance(self.start, KeptSigns):
-            start = {"init_seed": self.start.seed, "signs_of": self.start.of.description}
-        else:
-            start = self.start.description
         taught = {} if self.distilled is None else {"distillation": self.distilled.description}
         held = {} if self.rate_held_from is None else {"rate_held_from": self.rate_held_from}
         described = self.recipe.description(draws=self.draws)
@@ -312,7 +329,7 @@ class Trajectory:
             "numerics": NUMERICS_VERSION,
             **described,
             "objective": {**described["objective"], **taught},
-            "start": start,
+            "start": self.start.description,
             "first_step": self.first_step,
             "mask": mask_digest(self.masks) if self.masks else None,
             **held,
@@ -322,6 +339,15 @@ class Trajectory:
     def identity(self) -> str:
         """SHA-256 of the canonical JSON of the description."""
         return digest(self.description)
+
+
+def _told(start: Start) -> Start:
+    """A start for another process: states it comes from are known by identity alone."""
+    if isinstance(start, Initial):
+        return start
+    if isinstance(start, FromState):
+        return start.known
+    return dataclasses.replace(start, of=_told(start.of))  # type: ignore[arg-type]  # of the kind it was
 
 
 def dense(recipe: Recipe) -> Trajectory:

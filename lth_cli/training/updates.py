@@ -41,7 +41,8 @@ class Live(Protocol):
     def gradients(self, batch: Batch) -> Tensor:
         """Leave the gradients of the loss in `.grad`, in the place of earlier ones, and return that loss.
 
-        They are of the whole batch: those of other processes are in them. Pruned weights have gradients of zero.
+        They are of the whole batch: those of other processes are in them. Pruned weights have gradients of zero, but
+        where masks are straight-through.
         Called twice in a step, dropout drops the same units.
         """
 

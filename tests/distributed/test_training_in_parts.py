@@ -145,9 +145,16 @@ def test_teachers_of_two_processes(folder):
     assert "not with distributed.processes above 1" in refused
 
 
-def test_two_processes_change_masks_alike_and_sharpen_the_whole_batch(folder, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("rigl", ("update=sam", "sparse_training=rigl", "sparse_training.every=3it")),
+        ("popup", ("sparse_training=edge_popup",)),
+    ],
+)
+def test_two_processes_change_masks_alike_and_sharpen_the_whole_batch(name, kind, folder, tmp_path):
     """One dense gradient and one e for both, made of the whole batch; the second start goes on from a resume point."""
-    asked = ("update=sam", "sparse_training=rigl", "sparse_training.every=3it", "training.length=6ep")
+    asked = (*kind, "training.length=6ep")
     train = (
         "train",
         "-q",
@@ -155,14 +162,14 @@ def test_two_processes_change_masks_alike_and_sharpen_the_whole_batch(folder, tm
         *UNEVEN,
         *asked,
     )
-    process = start(folder.parent, *train, TWO, "name=sparse-2")
+    process = start(folder.parent, *train, TWO, f"name={name}-2")
     training(folder.parent, process)
     process.kill()
     process.communicate()
-    for name, count in (("sparse-1", ()), ("sparse-2", (TWO,))):
-        lth(folder.parent, *train, *count, f"name={name}")
+    for run, count in ((f"{name}-1", ()), (f"{name}-2", (TWO,))):
+        lth(folder.parent, *train, *count, f"name={run}")
     lth(tmp_path, *train, TWO, "name=straight")
-    one, two = (folder / name for name in ("sparse-1", "sparse-2"))
+    one, two = (folder / f"{name}-{count}" for count in (1, 2))
     assert checkpoints(two) == checkpoints(tmp_path / "runs" / "straight")
     masks = [Run.open(run).round(0).masks() for run in (one, two)]
     assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())

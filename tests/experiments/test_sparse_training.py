@@ -80,6 +80,9 @@ def test_verify_knows_the_masks_of_every_state(folder, lth_in, tmp_path):
         (("prune",), "lth prune prunes between trainings"),
         (("train", "sparse_training.end=1000ep"), "sparse_training.end"),
         (("train", "training.freeze=['*0.weight']"), "these are frozen"),
+        (("train", "sparse_training=straight_through", "update=sam"), "write update=backpropagation"),
+        (("train", "sparse_training.layer_densities={other: 0.5}"), "matches no tensor"),
+        (("prune", "pruning=rigl"), "lth train sparse_training=rigl"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(words, told, tmp_path, lth_in, small):
@@ -145,15 +148,24 @@ def test_curvature_of_the_middle_is_by_the_weights_kept_there(middle, lth_in):
         assert f"the Hessian at gradual:0@{step} has {size} rows" in refused.err
 
 
-def test_the_estimate_of_space_counts_masks_and_kept_states(tmp_path, lth_in, small, monkeypatch):
+@pytest.mark.parametrize(
+    "kind",
+    [RIGL, ("sparse_training=straight_through",), ("sparse_training=edge_popup",)],
+    ids=["rigl", "straight", "popup"],
+)
+def test_the_estimate_of_space_counts_masks_and_kept_states(kind, tmp_path, lth_in, small, monkeypatch):
     told = []
     monkeypatch.setattr(session, "shortage", lambda plan, trainings, _: told.append(needed(plan, trainings)))
     wide = ("model.hidden=[300,100]", "optimizer=sgd", "optimizer.momentum=0", "checkpoint.keep=[5it,8it]")
-    done = lth_in(tmp_path, "train", *small, *wide, *RIGL)
+    done = lth_in(tmp_path, "train", *small, *wide, *kind)
     assert done.code == 0, done.err
     sizes = [path.stat().st_size for path in (tmp_path / "runs" / ".store").rglob("*.safetensors")]
     assert len(sizes) == 4
     assert told == [pytest.approx(sum(sizes) + max(sizes), rel=0.05)]  # and a resume point
+
+
+def test_masks_that_are_not_meant_to_change_are_no_warning(small):
+    assert make_plan(load("train", [*small, "sparse_training=static"]).config).warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,18 @@ def test_parameter_count(architecture, input_shape, arguments, parameters):
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
+@pytest.mark.parametrize(
+    ("activation", "function"), [("relu", torch.relu), ("tanh", torch.tanh), ("linear", lambda x: x)]
+)
+def test_activations_of_a_fully_connected_network(activation, function):
+    torch.manual_seed(0)
+    model = MLP(input_shape=(2, 3), classes=4, hidden=[5, 7], activation=activation)
+    x = torch.randn(3, 2, 3)
+    first, second = model.fc_layers
+    expected = model.fc(function(second(function(first(x.view(3, 6))))))
+    assert torch.equal(model(x), expected)
+
+
 @pytest.mark.parametrize(("depth", "convolution_weights"), [(2, 38), (4, 260), (6, 1145)])
 def test_convnet_convolution_weights_are_the_thousands_of_the_paper(depth, convolution_weights):
     with torch.device("meta"):

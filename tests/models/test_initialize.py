@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ class Mixed(nn.Module):
         self.embedding = nn.Embedding(5, 6)
 
 
-def initialized(seed: int = 0, **settings: str) -> Mixed:
+def initialized(seed: int = 0, **settings: Any) -> Mixed:
     torch.manual_seed(99)
     model = Mixed()
     initialize(model, schema.Initializer(**settings), seed)
@@ -63,6 +64,49 @@ def test_orthogonal_rows_or_columns():
         if matrix.shape[0] > matrix.shape[1]:
             matrix = matrix.T
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(len(matrix)), atol=1e-5, rtol=0)
+
+
+def test_delta_orthogonal_is_orthogonal_at_the_centre_alone():
+    model = initialized(weights="delta_orthogonal")
+    centre = model.conv.weight[:, :, 1, 1].detach().clone()
+    assert model.conv.weight.count_nonzero() == centre.count_nonzero() == 64 * 32
+    for matrix in (centre, model.linear.weight.detach().T):  # as many outputs as inputs, or more
+        torch.testing.assert_close(matrix.T @ matrix, torch.eye(matrix.shape[1]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (nn.Conv1d, {"kernel_size": 5}),
+        (nn.Conv2d, {"kernel_size": 3}),
+        (nn.Conv2d, {"kernel_size": (2, 3)}),
+        (nn.Conv2d, {"kernel_size": 3, "groups": 2}),
+        (nn.Conv3d, {"kernel_size": 3}),
+    ],
+)
+def test_a_delta_orthogonal_convolution_keeps_norms(kind, arguments):
+    """Circular padding wraps, so that nothing is lost at the edges; a kernel of two has its centre at the first."""
+    torch.manual_seed(0)
+    layer = kind(4, 6, padding="same", padding_mode="circular", bias=False, **arguments)
+    initialize(layer, schema.Initializer(weights="delta_orthogonal"), 0)
+    x = torch.randn(3, 4, *[5] * (layer.weight.ndim - 2))
+    torch.testing.assert_close(layer(x).flatten(1).norm(dim=1), x.flatten(1).norm(dim=1))
+
+
+def test_gain_is_a_factor_on_orthogonal_weights_alone():
+    for how in ("orthogonal", "delta_orthogonal"):
+        for weight, larger in zip(
+            weights(initialized(weights=how)), weights(initialized(weights=how, gain=2.0)), strict=True
+        ):
+            assert torch.equal(2 * weight, larger)
+    with pytest.raises(ValueError, match="gain is for"):
+        schema.Initializer(weights="kaiming_normal", gain=2.0)
+
+
+def test_a_gain_of_one_is_not_written():
+    """It would change the identity of every training there is."""
+    assert "gain" not in schema.Initializer(weights="orthogonal").model_dump(mode="json")
+    assert schema.Initializer(weights="orthogonal", gain=2.0).model_dump(mode="json")["gain"] == 2.0
 
 
 def test_binary_is_one_magnitude_with_the_signs_of_kaiming_normal():

@@ -13,7 +13,8 @@ from lth_cli.config.pruning import SparseTraining
 from lth_cli.config.steps import Duration
 from lth_cli.pruning.distribute import layer_counts as spread
 from lth_cli.pruning.mask import count, layer_counts, total
-from lth_cli.pruning.policies import Gradual, RigL, make_policy
+from lth_cli.pruning.policies import SET, Gradual, RigL, Static, make_policy
+from lth_cli.pruning.straight_through import StraightThrough
 
 # A busy machine is no fault.
 FEW = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
@@ -49,20 +50,32 @@ def test_erk_is_in_proportion_to_sum_over_product_and_full_layers_leave_their_re
     assert max(ratio.values()) - min(ratio.values()) < 0.1
 
 
-@given(st.integers(0, 10**6), densities, st.sampled_from(["erk", "uniform"]), st.integers(5, 20))
+@given(
+    st.integers(0, 10**6),
+    densities,
+    st.sampled_from(["erk", "uniform"]),
+    st.integers(5, 20),
+    st.sampled_from([SET, RigL]),
+    st.sampled_from(["cosine", "constant", "linear", "cubic"]),
+)
 @FEW
-def test_rigl_moves_as_many_as_it_drops(seed, density, distribution, every):
-    policy = RigL(density=density, distribution=distribution, every=Duration(0, every), **HORIZON)
+def test_as_many_come_as_go(seed, density, distribution, every, kind, falls):
+    spread_ = {"density": density, "distribution": distribution}
+    policy = kind(**spread_, every=Duration(0, every), drop_schedule=falls, **HORIZON)
     masks = policy.start(SHAPES, seed)
+    still = Static(**spread_).start(SHAPES, seed)
+    assert all(torch.equal(mask, still[name]) for name, mask in masks.items())
     assert count(masks) == math.ceil(Fraction(str(density)) * total(masks))
     weights, gradients = tensors(seed), tensors(seed + 1)
     due = [step for step in range(101) if policy.due(step)]
-    assert due == list(range(every, 75, every))
+    assert due == list(range(every, 76 if falls == "constant" else 75, every))
     for step in due:
         masked = {name: weight * masks[name] for name, weight in weights.items()}
         change = policy.change(step, masked, gradients, masks, seed=0)
         assert layer_counts(change.masks) == layer_counts(masks)
-        assert change.skip_update
+        assert change.skip_update == (kind is RigL)
+        again = policy.change(step, masked, gradients, masks, seed=0)
+        assert all(torch.equal(mask, again.masks[name]) for name, mask in change.masks.items())
         for name, mask in masks.items():
             new, grown = change.masks[name], change.grown[name]
             assert torch.equal(grown, new & ~mask)
@@ -73,10 +86,83 @@ def test_rigl_moves_as_many_as_it_drops(seed, density, distribution, every):
             if lost.any():
                 by_size = sizes[mask].sort().values[:moved].max()
                 assert sizes[lost].max() <= by_size
-            if grown.any() and (out := ~new).any():
+            if kind is RigL and grown.any() and (out := ~new).any():
                 steep = gradients[name].abs()
                 assert steep[grown].min() >= steep[out].max()
         masks = change.masks
+
+
+def test_the_share_that_goes_falls_as_in_the_released_code():
+    shares = {
+        falls: [
+            SET(density=0.5, drop_schedule=falls, end=Duration(0, 80), **HORIZON).dropped(step, 1000)
+            for step in (0, 20, 40)
+        ]
+        for falls in ("cosine", "constant", "linear", "cubic")
+    }
+    assert shares == {
+        "cosine": [300, 256, 150],
+        "constant": [300, 300, 300],
+        "linear": [300, 225, 150],
+        "cubic": [300, 126, 37],
+    }
+
+
+def test_what_comes_by_chance_is_any_free_weight_alike():
+    policy = SET(density=0.5, drop_fraction=1.0, drop_schedule="constant", **HORIZON)
+    masks = {"a": torch.arange(20).view(4, 5) < 10}
+    seen = torch.zeros(4, 5)
+    for seed in range(400):
+        seen += policy.change(10, {"a": torch.ones(4, 5)}, {}, masks, seed).masks["a"]
+    assert seen.sum() == 4000
+    assert (seen - 200).abs().max() < 50  # five standard deviations
+
+
+def test_tensors_with_a_density_of_their_own_count_apart():
+    policy = Static(density=0.1, distribution="uniform", layer_densities={"conv*": 1.0, "*": 0.2})
+    assert layer_counts(policy.start(SHAPES, 0)) == {"conv.weight": 162, "fc.weight": 160, "out.weight": 40}
+    policy = Static(density=0.1, distribution="uniform", layer_densities={"fc.weight": 0.2})
+    assert layer_counts(policy.start(SHAPES, 0)) == {"conv.weight": 17, "fc.weight": 160, "out.weight": 20}
+    with pytest.raises(ConfigError, match=r"layer_densities: 'fx' matches no tensor"):
+        Static(density=0.1, layer_densities={"fx": 0.2}).start(SHAPES, 0)
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "erk"])
+def test_gradual_pruning_by_layer_ends_at_its_distribution(allocation):
+    policy = Gradual(density=0.1, allocation=allocation, every=Duration(0, 15), **HORIZON)
+    weights, masks = tensors(0), policy.start(SHAPES, 0)
+    for step in (15, 30, 45, 60, 75):
+        masks = policy.change(step, weights, {}, masks, 0).masks
+        assert count(masks) == math.ceil(policy.share(step) * total(masks))
+    wanted = spread(SHAPES, 0.1, allocation)
+    assert all(abs(kept - wanted[name]) <= 1 for name, kept in layer_counts(masks).items())
+
+
+def test_pruning_once_and_in_patterns():
+    once = {"begin": Duration(0, 7), "end": Duration(0, 7), **HORIZON}
+    shapes_ = {"fc.weight": (20, 40)}
+    weights = {"fc.weight": tensors(3)["fc.weight"]}
+    left = {}
+    for pattern in ("unstructured", "2:4", "block_2x2", "fan_in"):
+        policy = Gradual(density=0.5, allocation="layerwise", pattern=pattern, **once)
+        assert [step for step in range(101) if policy.due(step)] == [7]
+        left[pattern] = policy.change(7, weights, {}, policy.start(shapes_, 0), 0).masks["fc.weight"]
+        assert left[pattern].sum() == 400
+    assert (left["2:4"].view(-1, 4).sum(1) == 2).all()
+    assert (left["fan_in"].sum(1) == 20).all()
+    blocks = left["block_2x2"].view(10, 2, 20, 2).sum((1, 3))
+    assert set(blocks.flatten().tolist()) == {0, 4}
+
+
+def test_masks_straight_through_forget_what_was_pruned():
+    policy = StraightThrough(density=0.25, end=Duration(0, 50), **HORIZON)
+    weights = {"a": torch.tensor([[4.0, -3.0, 2.0, 1.0]])}
+    nothing = {"a": torch.zeros(1, 4, dtype=torch.bool)}
+    kept = [int(policy.change(step, weights, {}, nothing, 0).masks["a"].sum()) for step in (0, 10, 50, 90)]
+    assert kept == [4, 3, 1, 1]  # 1 - 0.75 (1 - 0.8^3) = 0.634
+    drawn = StraightThrough(density=0.5, score="random", **HORIZON)
+    found = {str(drawn.change(1, weights, {}, nothing, seed).masks["a"].tolist()) for seed in range(60)}
+    assert len(found) == 6
 
 
 @given(st.integers(0, 10**6), densities, st.sampled_from(["global", "layerwise"]), st.integers(5, 30))
@@ -112,6 +198,7 @@ def test_gradual_pruning_follows_its_cubic_and_keeps_the_largest(seed, density, 
         ({"end": "11ep"}, "sparse_training.end.*101 steps"),
         ({"begin": "8ep"}, "sparse_training.end.*step 80 to step 75"),
         ({"density": 1.0}, "sparse_training.density"),
+        ({"drop_schedule": "exponential"}, "sparse_training.drop_schedule"),
         ({"dense": 1}, "sparse_training.dense: unknown key"),
         ({"_target_": "torch.optim.SGD"}, "is not a lth_cli.pruning.policies.Policy"),
     ],
@@ -119,6 +206,21 @@ def test_gradual_pruning_follows_its_cubic_and_keeps_the_largest(seed, density, 
 def test_what_cannot_be_is_refused(given_, told):
     section = {"_target_": "lth_cli.pruning.policies.RigL", "density": 0.1, "every": "5it", **given_}
     with pytest.raises(ConfigError, match=told):
+        make_policy(SparseTraining.model_validate(section), **HORIZON)
+
+
+@pytest.mark.parametrize(
+    ("given_", "told"),
+    [
+        ({"pattern": "3:x"}, "is no pattern"),
+        ({"pattern": "2:4"}, "write sparse_training.density=0.5, and the same step"),
+        ({"pattern": "channel"}, "lth prune alone"),
+        ({"pattern": "fan_in"}, "sparse_training.allocation=layerwise"),
+    ],
+)
+def test_patterns_that_cannot_be_are_refused(given_, told):
+    section = {"_target_": "lth_cli.pruning.policies.Gradual", "density": 0.1, **given_}
+    with pytest.raises(ConfigError, match=rf"sparse_training.pattern: .*{told}"):
         make_policy(SparseTraining.model_validate(section), **HORIZON)
 
 

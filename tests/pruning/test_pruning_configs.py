@@ -42,7 +42,10 @@ def test_scores_write_out_every_argument_and_its_default(name):
     keywords = inspect.signature(locate_score(name)).parameters.values()
     options = {one.name: one.default for one in keywords if one.default is not one.empty}
     iterations = 100 if name == "synflow" else 1
-    assert load(name) == Pruning(rounds=12, score=name, arguments=options, iterations=iterations)
+    base = load("at_init" if name in ("snip", "grasp", "synflow") else "magnitude")
+    assert load(name) == base.model_copy(
+        update={"score": name, "arguments": options, "iterations": iterations}
+    )
 
 
 def test_random_differs_in_the_score_alone():

@@ -240,7 +240,7 @@ def test_bad_scores_and_rounds_are_refused():
         next_masks(config, weights, masks, round_number=1, output=["a.weight"], seed=0)
     with pytest.raises(ConfigError, match=r"pruning\.score"):
         next_masks(
-            Pruning(rounds=1, score="snip"), weights, masks, round_number=1, output=["a.weight"], seed=0
+            Pruning(rounds=1, score="snap"), weights, masks, round_number=1, output=["a.weight"], seed=0
         )
     for number in (0, 2):
         with pytest.raises(ValueError, match=rf"round {number} is not one of 1 \.\.\. 1"):

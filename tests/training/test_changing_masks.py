@@ -7,8 +7,10 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 from training_helpers import DROPOUT, RESNET, run
 
+from lth_cli.data.batches import labelled
 from lth_cli.pruning import mask as mask_room
 from lth_cli.training.engine import Interrupted
 from lth_cli.training.loop import Diverged, Trainer, initial_state
@@ -16,12 +18,24 @@ from lth_cli.training.trajectory import FromState
 
 RIGL = ("sparse_training=rigl", "sparse_training.every=3it", "sparse_training.density=0.2")
 GRADUAL = ("sparse_training=gradual", "sparse_training.every=3it", "sparse_training.density=0.2")
+SET = ("sparse_training=set", "sparse_training.every=3it", "sparse_training.density=0.2")
+LATENT = ("sparse_training.density=0.2", "sparse_training.allocation=global")
+STRAIGHT = ("sparse_training=straight_through", *LATENT)
+POPUP = ("sparse_training=edge_popup", *LATENT)
+DECAY = ("optimizer=sgd", "optimizer.lr=0.05", "optimizer.momentum=0.9", "optimizer.weight_decay=0.01")
 KINDS = {
     "rigl": RIGL,
     "rigl, batch norm": (*RIGL, *RESNET),
     "rigl, dropout": (*RIGL, *DROPOUT),
     "gradual, momentum": (*GRADUAL, "optimizer=sgd", "sparse_training.allocation=layerwise"),
     "rigl, sharpness": (*RIGL, "update=sam"),
+    "set, decay": (*SET, *DECAY),
+    "straight through, decay": (*STRAIGHT, *DECAY),
+    "straight through, batch norm": (*STRAIGHT, *RESNET),
+    "straight through, random": (*STRAIGHT, "sparse_training.score=random"),
+    "straight through, gradual": (*STRAIGHT, "sparse_training.end=10it"),
+    "edge-popup": (*POPUP, *DECAY),
+    "edge-popup, dropout": (*POPUP, *DROPOUT),
 }
 
 
@@ -82,8 +96,9 @@ def test_batch_norm_sees_each_batch_once(make_dense):
     assert counts == {8}
 
 
-def test_a_copy_goes_on_with_the_masks_of_the_state_it_starts_from(make_dense, make_engine):
-    trajectory = make_dense(*RIGL)
+@pytest.mark.parametrize("kind", [RIGL, SET, STRAIGHT, POPUP], ids=["rigl", "set", "straight", "popup"])
+def test_a_copy_goes_on_with_the_masks_of_the_state_it_starts_from(kind, make_dense, make_engine):
+    trajectory = make_dense(*kind)
     copy = dataclasses.replace(
         trajectory,
         recipe=trajectory.recipe.with_seeds(order=5),
@@ -97,6 +112,55 @@ def test_a_copy_goes_on_with_the_masks_of_the_state_it_starts_from(make_dense, m
         assert torch.equal(start.masks[name], mask)
         assert torch.equal(start.weights[name], parent.weights[name])
     assert start.optimizer == {}
+    assert start.memory.keys() == parent.memory.keys()
+    for owner, held in parent.memory.items():
+        assert all(torch.equal(start.memory[owner][name], tensor) for name, tensor in held.items())
+
+
+@pytest.mark.parametrize("kind", [STRAIGHT, POPUP], ids=["weights", "scores"])
+def test_latent_values_are_trained_as_written_out(kind, make_dense):
+    """With momentum and weight decay; and what is masked away comes back as it was."""
+    trajectory = make_dense(*kind, *DECAY, "sparse_training.allocation=layerwise")
+    start = initial_state(trajectory, 0)
+    model = trajectory.recipe.build(0)
+    weights = {name: weight.clone() for name, weight in start.weights.items()}
+    values = dict(weights)
+    if kind is POPUP:
+        drawn = Trainer(trajectory, start).state().memory["scores"]
+        bounds = {name: 1 / math.sqrt(math.prod(score.shape[1:])) for name, score in drawn.items()}
+        assert all(0.9 < drawn[name].abs().max() / bounds[name] <= 1 for name in drawn)
+        values |= drawn
+    speed = {name: torch.zeros_like(value) for name, value in values.items()}
+    batches = labelled(trajectory.batches.starting_at(0))
+
+    def masked():
+        kept = {}
+        for name in trajectory.masks:
+            order = values[name].abs().flatten().sort(descending=True).values
+            kept[name] = values[name].abs() >= order[math.ceil(len(order) / 5) - 1]
+        dense = weights if kind is POPUP else values
+        return {name: dense[name] * kept.get(name, 1) for name in values}
+
+    for step in range(6):
+        inputs, labels = next(batches)
+        at = {name: weight.clone().requires_grad_() for name, weight in masked().items()}
+        loss = functional.cross_entropy(torch.func.functional_call(model, at, (inputs,)), labels)
+        for name, slope in zip(at, torch.autograd.grad(loss, list(at.values())), strict=True):
+            scored = kind is POPUP and name in trajectory.masks
+            factor = weights[name] * values[name].sign() if scored else 1.0
+            speed[name] = 0.9 * speed[name] + slope * factor + 0.01 * values[name]
+            values[name] = values[name] - trajectory.learning_rate(step) * speed[name]
+    trainer = Trainer(trajectory, start)
+    run(trainer, 6)
+    state = trainer.state()
+    for name, weight in masked().items():
+        torch.testing.assert_close(state.weights[name], weight, rtol=1e-4, atol=1e-6)
+    for name, mask in state.masks.items():
+        back = torch.where(mask, state.weights[name], state.memory["pruned"][name])
+        torch.testing.assert_close(back, (weights if kind is POPUP else values)[name], rtol=1e-4, atol=1e-6)
+        if kind is POPUP:
+            assert torch.equal(back, start.weights[name])
+            torch.testing.assert_close(state.memory["scores"][name], values[name], rtol=1e-4, atol=1e-6)
 
 
 def test_what_decides_masks_is_part_of_the_identity_and_nothing_else(make_dense):
@@ -113,7 +177,7 @@ def test_what_decides_masks_is_part_of_the_identity_and_nothing_else(make_dense)
     assert short.identity == long.identity
 
 
-@pytest.mark.parametrize("kind", [RIGL, GRADUAL], ids=["rigl", "gradual"])
+@pytest.mark.parametrize("kind", [RIGL, GRADUAL, STRAIGHT], ids=["rigl", "gradual", "straight"])
 def test_a_training_that_diverges_says_so_at_its_first_step_that_is_not_finite(kind, make_dense):
     """The masks come to change while losses are unread; scores that are not numbers have no order."""
     trajectory = make_dense(*kind, "optimizer=sgd", "optimizer.lr=1e20")

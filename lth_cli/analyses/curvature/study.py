@@ -20,6 +20,7 @@ from torch import Tensor
 from lth_cli.analyses.curvature import spectrum
 from lth_cli.analyses.curvature.hessian import Hessian
 from lth_cli.analyses.curvature.settings import Settings
+from lth_cli.analyses.drawn import check_drawn, drawn_examples
 from lth_cli.analyses.request import (
     Answer,
     NamedState,
@@ -97,13 +98,7 @@ def prepare(request: Request, asked: Settings) -> Study:
 
 def _subject(state: NamedState, asked: Settings) -> Subject:
     recorded = state.recorded
-    there = recorded.plan.dense.data.sizes["train"]
-    if asked.examples > there:
-        raise RequestError(
-            f"analysis.examples: {recorded.run.name} has {there} training examples, not {asked.examples}"
-        )
-    if asked.dtype == "float64" and recorded.plan.dense.execution.device.type == "mps":
-        raise RequestError("analysis.dtype: mps has no float64; accepted there: float32")
+    check_drawn(recorded, asked.examples, asked.dtype)
     at_end = state.step == recorded.end
     if asked.subspace == "all" or at_end or recorded.plan.dense.recipe.policy is None:
         # Otherwise only the state itself can tell.
@@ -188,7 +183,7 @@ def _hessian(work: Work, recorded: Recorded, state: State, spanned: Masks, asked
     execution = dataclasses.replace(dense.execution, dtype="fp32")
     execution.activate()
     model.load_state_dict({**state.weights, **state.buffers})
-    chosen = _examples(work, recorded, asked)
+    chosen = drawn_examples(work, recorded, asked.examples, derive_seed(asked.seed, "curvature.examples"))
     parts = {
         name: torch.split(tensor, asked.batch_size) for name, tensor in arranged(chosen, execution).items()
     }
@@ -200,23 +195,6 @@ def _hessian(work: Work, recorded: Recorded, state: State, spanned: Masks, asked
             yield dict(zip(parts, batch, strict=True))
 
     return Hessian(model.to(getattr(torch, asked.dtype)), dense.recipe.objective, batches, spanned)
-
-
-def _examples(work: Work, recorded: Recorded, asked: Settings) -> Batch:
-    """Training examples drawn without replacement, in stored order; on the device."""
-    data = recorded.plan.dense.data
-    generator = torch.Generator().manual_seed(derive_seed(asked.seed, "curvature.examples"))
-    drawn = torch.randperm(data.sizes["train"], generator=generator)[: asked.examples].sort().values
-    found: dict[str, list[Tensor]] = {name: [] for name in data.spec.shapes}
-    before = 0
-    for batch in data.evaluation("train"):
-        work.check_stop()
-        count = len(next(iter(batch.values())))
-        inside = drawn[(drawn >= before) & (drawn < before + count)] - before
-        for name, tensor in batch.items():
-            found[name].append(tensor[inside.to(tensor.device)])
-        before += count
-    return {name: torch.cat(tensors) for name, tensors in found.items()}
 
 
 def _measure(work: Work, hessian: Hessian, subject: Subject, asked: Settings) -> dict[str, Any]:
