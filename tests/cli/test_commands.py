@@ -67,12 +67,14 @@ def test_ls(folder, lth_in, tmp_path):
 
 
 def test_compare_with_a_figure(folder, lth_in, tmp_path):
-    done = lth_in(
-        folder, "compare", "t-seed_0", "t-seed_1", "dense", "--figure", str(tmp_path / "deep" / "a.png")
-    )
+    words = ("compare", "t-seed_0", "t-seed_1", "dense", "--axis", "madds")
+    refused = lth_in(folder, *words)
+    assert refused.code == 2 and "add --figure" in refused.err
+    done = lth_in(folder, *words, "--figure", str(tmp_path / "deep" / "a.png"))
     assert done.code == 0, done.err
     assert "(2 runs)" in done.out
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["a.png", "a.svg"]
+    assert "multiply-adds remaining" in (tmp_path / "deep/a.svg").read_text()
 
 
 def test_json_result_of_a_run(lth, small):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from matplotlib.axes import Axes
 from rich.console import Console
 
 from lth_cli.config.compose import load
@@ -216,7 +217,10 @@ def test_a_figure_by_what_is_left(make_run, tmp_path, monkeypatch, axis, expecte
     run = make_run("a")
     with_costs(run, run.results())
     drawn = []
-    monkeypatch.setattr("matplotlib.axes.Axes.errorbar", lambda self, x, y, **_: drawn.append(x))
+    draw = Axes.errorbar
+    monkeypatch.setattr(
+        Axes, "errorbar", lambda self, x, *rest, **how: drawn.append(x) or draw(self, x, *rest, **how)
+    )
     written = rounds_figure([[run]], tmp_path / "figure", axis)
     assert drawn == [expected]
     assert any(f"<!-- {label}" in path.read_text() for path in written if path.suffix == ".svg")
