@@ -31,17 +31,29 @@ def prune_global(scores: Tensors, masks: Masks, count: int) -> Masks:
         LthError: when scores are missing, misshapen, not real numbers, or NaN where a weight remains.
         ValueError: when `count` is negative or more than remain.
     """
-    remaining = {name: remaining_scores(name, scores, mask) for name, mask in masks.items()}
-    sizes = [kept.numel() for kept in remaining.values()]
-    if not 0 <= count <= sum(sizes):
-        raise ValueError(f"cannot prune {count} of {sum(sizes)} remaining weights")
-    if not count:
+    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    if not 0 <= count <= sum(kept.values()):
+        raise ValueError(f"cannot prune {count} of {sum(kept.values())} remaining weights")
+    threshold = _threshold(scores, masks, sum(kept.values()), count)
+    if threshold is None:
         return {name: mask.clone() for name, mask in masks.items()}
-    stays = ~_lowest(torch.cat(list(remaining.values())), count)
-    return {
-        name: mask.masked_scatter(mask, piece)
-        for (name, mask), piece in zip(masks.items(), torch.split(stays, sizes), strict=True)
-    }
+    stays, below, tied = {}, 0, {}
+    for name, mask in masks.items():
+        # As a tensor of one axis it is compared in the wider of both formats.
+        threshold = threshold.to(mask.device)
+        stays[name] = mask & (scores[name] >= threshold)
+        tied[name] = mask & (scores[name] == threshold)
+        below += kept[name] - int(stays[name].sum())
+    ties = count - below  # that go, the first ones
+    for name, equal in tied.items():
+        if ties <= 0:
+            break
+        first = equal.flatten().nonzero().flatten()[:ties]
+        flat = stays[name].flatten()
+        flat[first] = False
+        stays[name] = flat.view(equal.shape)
+        ties -= len(first)
+    return stays
 
 
 def prune_through(scores: Tensors, masks: Masks, rank: int) -> Masks:
@@ -77,15 +89,25 @@ def prune_layerwise(scores: Tensors, masks: Masks, counts: Mapping[str, int]) ->
     return {name: prune_global(scores, {name: mask}, counts[name])[name] for name, mask in masks.items()}
 
 
-def _lowest(scores: Tensor, count: int) -> Tensor:
-    """Bool [N], True at exactly `count` of the lowest of N scores; of equal ones, the first.
+def _threshold(scores: Tensors, masks: Masks, kept: int, count: int) -> Tensor | None:
+    """The score, [1], of the last of `count` of `kept` weights that go; None where none do. All are checked.
 
-    The threshold is found on the CPU: not every torch release has a deterministic `kthvalue` on CUDA.
+    Found on the CPU and in place: not every torch release has a deterministic `kthvalue` on CUDA, and its indices take
+    more memory than the scores.
     """
-    threshold = scores.cpu().kthvalue(count).values.to(scores.device)
-    below = scores < threshold
-    tied = scores == threshold
-    return below | (tied & (tied.cumsum(0) <= count - below.sum()))
+    flat, filled = torch.empty(0), 0
+    for name, mask in masks.items():
+        piece = remaining_scores(name, scores, mask).cpu()
+        dtype = torch.float32 if piece.dtype == torch.bfloat16 else piece.dtype  # which NumPy does not have
+        if not filled:
+            flat = torch.empty(kept, dtype=dtype)
+        flat = flat.to(torch.promote_types(flat.dtype, dtype))
+        flat[filled : filled + len(piece)] = piece
+        filled += len(piece)
+    if not count:
+        return None
+    flat.numpy().partition(count - 1)
+    return flat[count - 1 : count]
 
 
 def remaining_scores(name: str, scores: Tensors, mask: Tensor) -> Tensor:
