@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 from lth_cli.models.cost import Cost, cost
 from lth_cli.pruning.mask import Masks, layer_counts
@@ -46,20 +47,24 @@ def ledger(
 def _steps(trajectory: Trajectory, found: Cost, masks: Masks, end: int) -> Iterator[int]:
     """Multiply-adds of each step: a forward pass of its examples, and a backward pass that counts as two.
 
-    Where masks change by dense gradients, the gradients of weights are dense and there is no update: 2 f_S + f_D, as
-    RigL counts (Evci et al. 2020, arXiv:1911.11134, appendix). Where the number of weights changes, the share that
-    the policy tells is taken of each tensor.
+    Gradients of pruned weights are computed where masks change by them, in a step without an update, and in every step
+    where masks are straight-through: 2 f_S + f_D, as RigL counts (Evci et al. 2020, arXiv:1911.11134, appendix). Where
+    the number of weights changes, the share that the policy tells is taken of each tensor, and from the last change
+    on the masks of the end.
     """
-    policy, batches = trajectory.recipe.policy, trajectory.batches
-    # A policy that tells a share starts dense.
-    dense_first = policy is not None and policy.share(trajectory.first_step) is not None
-    sparse = found.dense_madds if dense_first else found.madds(layer_counts(masks))
+    policy, batches, passes = trajectory.recipe.policy, trajectory.batches, trajectory.recipe.update.passes
+    dense = found.dense_madds
+    sparse = at_end = found.madds(layer_counts(masks))
+    share = last = None if policy is None else policy.share(end)
+    if last is not None:  # such a policy starts dense
+        sparse, share = dense, Fraction(1)
     for step in range(trajectory.first_step, end):
-        each = 3 * trajectory.recipe.update.passes * sparse
+        each = 3 * passes * sparse
         if policy is not None and policy.due(step):
-            if (share := policy.share(step)) is not None:
-                sparse = found.madds({name: math.ceil(share * mask.numel()) for name, mask in masks.items()})
-                each = 3 * trajectory.recipe.update.passes * sparse
-            if policy.needs_gradients:
-                each = 2 * sparse + found.dense_madds
+            if (now := policy.share(step)) is not None and now != share:
+                kept = {name: math.ceil(now * mask.numel()) for name, mask in masks.items()}
+                share, sparse = now, at_end if now == last else found.madds(kept)
+            each = 3 * passes * sparse
+            if policy.needs_gradients or policy.straight_through:
+                each = (2 * sparse + dense) * (passes if policy.straight_through else 1)
         yield batches.examples(step) * each

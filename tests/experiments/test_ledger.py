@@ -88,15 +88,27 @@ def planned(small, *words):
 
 
 def test_gradual_pruning_counts_the_share_of_each_step(small):
-    """Steps 0-3 dense; 30 % from step 4, 20 % from step 8 on: s = 0.8 (1 - (1 - 1/2)^3) = 0.7."""
+    """Steps 0-3 dense; 30 % from step 4 on: s = 0.8 (1 - (1 - 1/2)^3) = 0.7; from step 8 on the masks of the end."""
     words = ("sparse_training=gradual", "sparse_training.density=0.2", "sparse_training.every=4it")
-    plan = planned(small, *words, "sparse_training.end=8it", "sparse_training.allocation=layerwise")
-    masks = everything(plan.prunable_shapes)
+    plan = planned(small, *words, "sparse_training.end=8it")
+    masks = {name: mask.clone() for name, mask in everything(plan.prunable_shapes).items()}
+    for mask, kept in zip(masks.values(), (500, 4), strict=True):
+        mask.view(-1)[kept:] = False
     end = plan.dense.horizon
     found = ledger(plan.dense, masks, end, [(0, 5), (5, end)])
-    shares = 4 * DENSE + 4 * (576 + 180 + 200) + (end - 8) * (384 + 120 + 200)
-    assert found["training_madds"] == 3 * plan.config.training.batch_size * shares
-    assert found["reused_madds"] == 0
+    each = 4 * DENSE + 4 * (576 + 180 + 200) + (end - 8) * (500 + 4 + 200)
+    assert found["training_madds"] == 3 * plan.config.training.batch_size * each
+    assert (found["madds"], found["reused_madds"]) == (704, 0)
+
+
+def test_straight_through_gradients_are_dense_in_every_step(small):
+    plan = planned(small, "sparse_training=straight_through", "sparse_training.density=0.2")
+    masks = {name: mask.clone() for name, mask in everything(plan.prunable_shapes).items()}
+    for mask in masks.values():
+        mask.view(-1)[len(mask.view(-1)) // 5 :] = False
+    found = ledger(plan.dense, masks, 3, [(0, 3)])
+    assert found["madds"] == 504 + 200
+    assert found["training_madds"] == 3 * plan.config.training.batch_size * (2 * 704 + DENSE)
 
 
 def test_rigl_counts_dense_gradients_where_masks_change(small):
