@@ -115,8 +115,8 @@ class EdgePopup(StraightThrough):
     def first_scores(self, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Tensors:
         """Uniform in +- 1 / sqrt(inputs of an output), float32: Kaiming's with a slope of sqrt(5), as in that code."""
         drawn = {}
-        for name, shape in shapes.items():
-            source = torch.Generator().manual_seed(derive_seed(seed, f"edge_popup.{name}"))
+        for number, (name, shape) in enumerate(shapes.items()):
+            source = torch.Generator().manual_seed(derive_seed(seed, "edge_popup", number))
             bound = 1 / math.sqrt(math.prod(shape[1:]))
             drawn[name] = torch.empty(shape).uniform_(-bound, bound, generator=source)
         return drawn

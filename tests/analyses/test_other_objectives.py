@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, lth_in: Lth) -> Path:
 def test_columns_and_figures_are_of_the_metric(folder: Path, lth_in: Lth) -> None:
     run = Run.open(folder / "runs" / "s0")
     with run.results_path().open() as file:
-        assert next(csv.reader(file))[12:] == ["train_psnr", "val_psnr", "test_psnr"]
+        assert next(csv.reader(file))[12:15] == ["train_psnr", "val_psnr", "test_psnr"]
     for row in run.results():
         assert row["test_accuracy"] is None
         assert row["test_psnr"] == pytest.approx(-10 * math.log10(row["test_loss"] or 0))

@@ -20,7 +20,7 @@ WRONG = {
     "unknown experiment": (["experiment=typo"], "experiment: there is no option 'typo'; accepted: "),
     "wrong value": (
         ["pruning.allocation=local"],
-        "pruning.allocation: Input should be 'global' or 'layerwise'",
+        "pruning.allocation: Input should be 'global', 'global_normalized', 'layerwise', 'uniform' or 'erk'",
     ),
     "no override": (["roundz"], "'roundz': is not an override; write KEY=VALUE"),
     "out of range": (["pruning.fraction=1.5"], "pruning.fraction: Input should be less than 1, got 1.5"),
@@ -34,9 +34,9 @@ WRONG = {
         "training.length: 500 is not a number of steps; write steps as 500it",
     ),
     "beyond the horizon": (["rewind.to=40ep"], "rewind.to: 40ep is step 960; it must lie between 0 and 959"),
-    "scored too early": (
-        ["rewind.to=5it", "pruning.at=3it"],
-        "pruning.at: 3it is step 3; it must lie between 6 and 960",
+    "scored too late": (
+        ["pruning.at=961it"],
+        "pruning.at: 961it is step 961; it must lie between 0 and 960",
     ),
     "unknown argument": (
         ["+optimizer.momentum=0.9"],

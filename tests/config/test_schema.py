@@ -64,7 +64,7 @@ def changed(values, path, value):
         ("training.label_smoothing", 1.0, "less than 1"),
         ("training.gradient_clip", 0.0, "greater than 0"),
         ("pruning.allocation", "local", "layerwise"),
-        ("pruning.schedule", "cubic", "geometric"),
+        ("pruning.schedule", "cosine", "geometric"),
         ("pruning.rounds", -1, "greater than or equal to 0"),
         ("pruning.fraction", 1.0, "less than 1"),
         ("pruning.fraction", 0.0, "greater than 0"),

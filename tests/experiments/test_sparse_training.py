@@ -80,7 +80,6 @@ def test_verify_knows_the_masks_of_every_state(folder, lth_in, tmp_path):
         (("prune",), "lth prune prunes between trainings"),
         (("train", "sparse_training.end=1000ep"), "sparse_training.end"),
         (("train", "training.freeze=['*0.weight']"), "these are frozen"),
-        (("train", "sparse_training=straight_through", "update=sam"), "write update=backpropagation"),
         (("train", "sparse_training.layer_densities={other: 0.5}"), "matches no tensor"),
         (("prune", "pruning=rigl"), "lth train sparse_training=rigl"),
     ],

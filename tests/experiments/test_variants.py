@@ -153,7 +153,14 @@ def test_a_score_and_a_model_of_ones_own(prune, tmp_path, monkeypatch):
 
 def test_scores_ask_the_training_that_they_prune(prune, small):
     """Each round that of the round before: its weights, biases and statistics at its end."""
-    asked = ("pruning=snip", "pruning.rounds=2", "pruning.arguments.batches=2", "training.length=4it")
+    asked = (
+        "pruning=snip",
+        "pruning.at=null",
+        "pruning.train_dense=true",
+        "pruning.rounds=2",
+        "pruning.arguments.batches=2",
+        "training.length=4it",
+    )
     run = prune(*asked)
     plan = make_plan(load("prune", [*small, *asked]).config)
     masks = everything(plan.prunable_shapes)

@@ -96,13 +96,15 @@ def test_biases_and_norms_go_with_their_channel():
     st.dictionaries(
         st.text("abc", min_size=1, max_size=2), st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1
     ),
-    st.floats(0, 1),
+    st.integers(
+        0, 100
+    ),  # in %; no floats: a training makes the process flush small ones, which hypothesis refuses
     st.sampled_from(["erk", "uniform"]),
     st.data(),
 )
 def test_layers_get_exactly_so_many_and_no_more_than_they_have_room_for(shapes, share, how, data):
     room = {name: data.draw(st.integers(0, math.prod(shape))) for name, shape in shapes.items()}
-    wanted = int(share * sum(room.values()))
+    wanted = share * sum(room.values()) // 100
     counts = distribute(shapes, wanted, how, room)
     assert sum(counts.values()) == wanted
     assert all(0 <= counts[name] <= room[name] for name in shapes)

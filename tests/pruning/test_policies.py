@@ -95,7 +95,7 @@ def test_as_many_come_as_go(seed, density, distribution, every, kind, falls):
 def test_the_share_that_goes_falls_as_in_the_released_code():
     shares = {
         falls: [
-            SET(density=0.5, drop_schedule=falls, end=Duration(0, 80), **HORIZON).dropped(step, 1000)
+            SET(density=0.5, drop_schedule=falls, end=Duration(0, 80), **HORIZON).dropped(step, 1001)
             for step in (0, 20, 40)
         ]
         for falls in ("cosine", "constant", "linear", "cubic")

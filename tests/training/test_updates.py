@@ -153,6 +153,7 @@ def test_what_cannot_be_is_refused(monkeypatch):
         (["update=sam", "update.rho=0"], "update.rho"),
         ([f"update._target_={__name__}.Nothing"], "is not a lth_cli.training.updates.Update"),
         ([*OWN, "distributed.processes=2"], "cannot train in several processes"),
+        (["update=sam", "sparse_training=straight_through"], "write update=backpropagation"),
     ):
         with pytest.raises(ConfigError, match=told):
             make_plan(load("train", ["device=cpu", "threads=1", *overrides]).config)
