@@ -7,6 +7,7 @@ the masks, then the flat index within the layer. Already pruned weights are neit
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -31,10 +32,10 @@ def prune_global(scores: Tensors, masks: Masks, count: int) -> Masks:
         LthError: when scores are missing, misshapen, not real numbers, or NaN where a weight remains.
         ValueError: when `count` is negative or more than remain.
     """
-    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    kept = {name: int(torch.count_nonzero(mask)) for name, mask in masks.items()}
     if not 0 <= count <= sum(kept.values()):
         raise ValueError(f"cannot prune {count} of {sum(kept.values())} remaining weights")
-    threshold = _threshold(scores, masks, sum(kept.values()), count)
+    threshold = _threshold(scores, masks, count)
     if threshold is None:
         return {name: mask.clone() for name, mask in masks.items()}
     stays, below, tied = {}, 0, {}
@@ -43,7 +44,7 @@ def prune_global(scores: Tensors, masks: Masks, count: int) -> Masks:
         threshold = threshold.to(mask.device)
         stays[name] = mask & (scores[name] >= threshold)
         tied[name] = mask & (scores[name] == threshold)
-        below += kept[name] - int(stays[name].sum())
+        below += kept[name] - int(torch.count_nonzero(stays[name]))
     ties = count - below  # that go, the first ones
     for name, equal in tied.items():
         if ties <= 0:
@@ -89,29 +90,55 @@ def prune_layerwise(scores: Tensors, masks: Masks, counts: Mapping[str, int]) ->
     return {name: prune_global(scores, {name: mask}, counts[name])[name] for name, mask in masks.items()}
 
 
-def _threshold(scores: Tensors, masks: Masks, kept: int, count: int) -> Tensor | None:
-    """The score, [1], of the last of `count` of `kept` weights that go; None where none do. All are checked.
+_BINS = 1 << 16
 
-    Found on the CPU and in place: not every torch release has a deterministic `kthvalue` on CUDA, and its indices take
-    more memory than the scores.
+
+def _threshold(scores: Tensors, masks: Masks, count: int) -> Tensor | None:
+    """The score, [1], of the last of `count` remaining weights that go; None where none do. All are checked.
+
+    Remaining weights are counted by the upper 16 bits of their scores, and only those of the bin that holds the
+    threshold are ordered: nothing as large as the scores is made. On the CPU: not every torch release has a
+    deterministic `kthvalue` on CUDA.
     """
-    flat, filled = torch.empty(0), 0
-    for name, mask in masks.items():
-        piece = remaining_scores(name, scores, mask).cpu()
-        dtype = torch.float32 if piece.dtype == torch.bfloat16 else piece.dtype  # which NumPy does not have
-        if not filled:
-            flat = torch.empty(kept, dtype=dtype)
-        flat = flat.to(torch.promote_types(flat.dtype, dtype))
-        flat[filled : filled + len(piece)] = piece
-        filled += len(piece)
+    checked = {name: _checked(name, scores, mask) for name, mask in masks.items()}
     if not count:
         return None
-    flat.numpy().partition(count - 1)
-    return flat[count - 1 : count]
+    dtype = functools.reduce(torch.promote_types, (score.dtype for score in checked.values()))
+    if dtype in (torch.float16, torch.bfloat16):
+        dtype = torch.float32
+    elif not dtype.is_floating_point:
+        dtype = torch.int64
+    amounts = torch.zeros(_BINS + 1, dtype=torch.int64)  # pruned weights last
+    for name, mask in masks.items():
+        bins = torch.where(mask.cpu(), _bins(checked[name].to("cpu", dtype)), _BINS)
+        amounts += torch.bincount(bins.flatten(), minlength=_BINS + 1)
+    up_to = amounts.cumsum(0)
+    found = int(torch.searchsorted(up_to, count))
+    inside = []
+    for name, mask in masks.items():
+        score = checked[name].to("cpu", dtype)
+        inside.append(score[mask.cpu() & (_bins(score) == found)])
+    candidates = torch.cat(inside)
+    rank = count - 1 - int(up_to[found] - amounts[found])
+    candidates.numpy().partition(rank)
+    return candidates[rank : rank + 1]
 
 
-def remaining_scores(name: str, scores: Tensors, mask: Tensor) -> Tensor:
-    """Scores of one layer's remaining weights, in flat order, checked. Raises LthError."""
+def _bins(score: Tensor) -> Tensor:
+    """A number in 0 ... 65535 for each of some float32, float64 or int64, which never falls where the score rises.
+
+    Bits of a floating-point number are sign and magnitude; with those of a negative turned round they are ordered as
+    an integer is.
+    """
+    whole = torch.int32 if score.dtype == torch.float32 else torch.int64
+    bits = score.view(whole)
+    if score.is_floating_point():
+        bits = bits ^ ((bits >> torch.iinfo(whole).bits - 1) & torch.iinfo(whole).max)
+    return (bits >> torch.iinfo(whole).bits - 16) + _BINS // 2
+
+
+def _checked(name: str, scores: Tensors, mask: Tensor) -> Tensor:
+    """The scores of one layer, looked at where a weight remains. Raises LthError."""
     score = scores.get(name)
     if score is None:
         raise LthError(f"the pruning score returned nothing for {name}")
@@ -120,7 +147,11 @@ def remaining_scores(name: str, scores: Tensors, mask: Tensor) -> Tensor:
         raise LthError(f"the pruning score of {name} {shapes}")
     if score.dtype == torch.bool or score.is_complex():
         raise LthError(f"the pruning score of {name} must be real numbers, got {score.dtype}")
-    kept = score[mask]
-    if bool(kept.isnan().any()):
-        raise LthError(f"the pruning score of {name} is NaN at {int(kept.isnan().sum())} remaining weights")
-    return kept
+    if score.is_floating_point() and (missing := int(torch.count_nonzero(score.isnan() & mask))):
+        raise LthError(f"the pruning score of {name} is NaN at {missing} remaining weights")
+    return score
+
+
+def remaining_scores(name: str, scores: Tensors, mask: Tensor) -> Tensor:
+    """Scores of one layer's remaining weights, in flat order, checked. Raises LthError."""
+    return _checked(name, scores, mask)[mask]

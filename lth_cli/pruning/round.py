@@ -95,8 +95,8 @@ def _scores(
     config: schema.Pruning, weights: Mapping[str, Tensor], masks: Masks, probe: Probe | None, seed: int
 ) -> Tensors:
     """Scores of what the masks leave of some weights; higher is kept, also where `config.invert` turns them round."""
-    remaining = apply({name: weights[name].detach() for name in masks}, masks)
-    scores = make_score(config, probe)(remaining, masks, seed=seed)
+    score = make_score(config, probe)
+    scores = score(apply({name: weights[name].detach() for name in masks}, masks), masks, seed=seed)
     if config.allocation == "global_normalized":
         scores = {name: _normalized(score) for name, score in scores.items()}
     return {name: _negative(score) for name, score in scores.items()} if config.invert else scores

@@ -95,10 +95,15 @@ def test_layout_in_memory_changes_nothing():
     assert torch.equal(prune_global({"a": rearranged}, ones({"a": rearranged}), 11)["a"], plain)
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bfloat16, torch.float16, torch.float64])
-def test_every_real_dtype_works(dtype):
-    score = {"a": torch.tensor([3, 1, 2, 1], dtype=dtype)}
-    assert prune_global(score, ones(score), 2)["a"].tolist() == [True, False, True, False]
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bfloat16, torch.float16, torch.float64])
+def test_every_real_dtype_is_ordered_as_sorting_does(dtype):
+    drawn = torch.randn(2, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    near = 1 + 1e-9 * drawn[0]  # of one order of magnitude, told apart by their last bits alone
+    scores = {"a": (10 * drawn[1]).abs().to(dtype), "b": near.to(dtype), "c": torch.tensor([-1.0, 3.0])}
+    masks = ones(scores)
+    for number in (1, 60, 150, 201):
+        pruned = prune_global(scores, masks, number)
+        assert {name: mask.tolist() for name, mask in pruned.items()} == reference(scores, masks, number)
 
 
 def test_masks_given_are_left_alone():
