@@ -90,13 +90,13 @@ def prune_layerwise(scores: Tensors, masks: Masks, counts: Mapping[str, int]) ->
     return {name: prune_global(scores, {name: mask}, counts[name])[name] for name, mask in masks.items()}
 
 
-_BINS = 1 << 16
+_HALF = 1 << 15
 
 
 def _threshold(scores: Tensors, masks: Masks, count: int) -> Tensor | None:
     """The score, [1], of the last of `count` remaining weights that go; None where none do. All are checked.
 
-    Remaining weights are counted by the upper 16 bits of their scores, and only those of the bin that holds the
+    Remaining weights are counted by the upper 16 bits of their scores, and only those that have the bits of the
     threshold are ordered: nothing as large as the scores is made. On the CPU: not every torch release has a
     deterministic `kthvalue` on CUDA.
     """
@@ -108,33 +108,31 @@ def _threshold(scores: Tensors, masks: Masks, count: int) -> Tensor | None:
         dtype = torch.float32
     elif not dtype.is_floating_point:
         dtype = torch.int64
-    amounts = torch.zeros(_BINS + 1, dtype=torch.int64)  # pruned weights last
+    amounts = torch.zeros(2 * _HALF + 1, dtype=torch.int64)  # pruned weights first
     for name, mask in masks.items():
-        bins = torch.where(mask.cpu(), _bins(checked[name].to("cpu", dtype)), _BINS)
-        amounts += torch.bincount(bins.flatten(), minlength=_BINS + 1)
-    up_to = amounts.cumsum(0)
+        bits = _upper_bits(checked[name].to("cpu", dtype)).int() + (_HALF + 1)
+        amounts += torch.bincount(bits * mask.cpu().flatten().int(), minlength=len(amounts))
+    # Of floating-point numbers the negative ones are ordered by their bits the other way round.
+    rising = torch.arange(-_HALF, _HALF)
+    if dtype.is_floating_point:
+        rising[:_HALF] = rising[:_HALF].flip(0)
+    up_to = amounts[rising + (_HALF + 1)].cumsum(0)
     found = int(torch.searchsorted(up_to, count))
     inside = []
     for name, mask in masks.items():
-        score = checked[name].to("cpu", dtype)
-        inside.append(score[mask.cpu() & (_bins(score) == found)])
+        score = checked[name].to("cpu", dtype).flatten()
+        inside.append(score[mask.cpu().flatten() & (_upper_bits(score) == rising[found])])
     candidates = torch.cat(inside)
-    rank = count - 1 - int(up_to[found] - amounts[found])
+    rank = count - 1 - (int(up_to[found]) - len(candidates))
     candidates.numpy().partition(rank)
     return candidates[rank : rank + 1]
 
 
-def _bins(score: Tensor) -> Tensor:
-    """A number in 0 ... 65535 for each of some float32, float64 or int64, which never falls where the score rises.
-
-    Bits of a floating-point number are sign and magnitude; with those of a negative turned round they are ordered as
-    an integer is.
-    """
-    whole = torch.int32 if score.dtype == torch.float32 else torch.int64
-    bits = score.view(whole)
-    if score.is_floating_point():
-        bits = bits ^ ((bits >> torch.iinfo(whole).bits - 1) & torch.iinfo(whole).max)
-    return (bits >> torch.iinfo(whole).bits - 16) + _BINS // 2
+def _upper_bits(score: Tensor) -> Tensor:
+    """The upper 16 bits of each of some float32, float64 or int64 on the CPU, as int16 of one axis."""
+    # Sign and exponent come last where numbers are stored with the lowest byte first, as on every machine torch is for.
+    pieces = score.flatten().view(torch.int16)
+    return pieces[score.element_size() // 2 - 1 :: score.element_size() // 2]
 
 
 def _checked(name: str, scores: Tensors, mask: Tensor) -> Tensor:

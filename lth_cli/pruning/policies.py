@@ -44,12 +44,10 @@ class Change(NamedTuple):
 
     Attributes:
         masks: True = kept.
-        grown: True where a weight is kept that was not; it starts at zero, and so does its optimizer state.
         skip_update: whether the step changes the masks and nothing else.
     """
 
     masks: Masks
-    grown: Masks
     skip_update: bool = False
 
 
@@ -115,7 +113,7 @@ class Fixed(Policy):
 
     def change(self, step: int, weights: Tensors, gradients: Tensors, masks: Masks, seed: int) -> Change:
         """Not asked for."""
-        return Change(masks, {})
+        return Change(masks)
 
 
 @dataclass(frozen=True)
@@ -295,7 +293,7 @@ class Gradual(Cubic):
 
     def change(self, step: int, weights: Tensors, gradients: Tensors, masks: Masks, seed: int) -> Change:
         """See `Policy`."""
-        return Change(self.left(step, {name: weights[name].abs() for name in masks}, masks), {})
+        return Change(self.left(step, {name: weights[name].abs() for name in masks}, masks))
 
 
 class Static(Policy):
@@ -358,7 +356,7 @@ class Static(Policy):
 
     def change(self, step: int, weights: Tensors, gradients: Tensors, masks: Masks, seed: int) -> Change:
         """Not asked for."""
-        return Change(masks, {})
+        return Change(masks)
 
 
 DropSchedule: TypeAlias = Literal["cosine", "constant", "linear", "cubic"]
@@ -437,8 +435,7 @@ class _Rewired(Static):
         spared = {name: there - counts[name] for name, there in mask_room.layer_counts(free).items()}
         come = prune_layerwise(self.growth(gradients, masks, seed), free, spared)
         new = {name: stay[name] | come[name] for name in masks}
-        grown = {name: new[name] & ~masks[name] for name in masks}
-        return Change(new, grown, skip_update=self.needs_gradients)
+        return Change(new, skip_update=self.needs_gradients)
 
 
 class SET(_Rewired):

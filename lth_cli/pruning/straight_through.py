@@ -70,9 +70,7 @@ class StraightThrough(Cubic):
         """See `Policy`; the weights are latent values, and what was pruned so far plays no part."""
         dense = ones(masks)
         sizes = {name: weights[name].abs() for name in masks}
-        return Change(
-            self.left(step, random_order(masks, seed) if self._score == "random" else sizes, dense), {}
-        )
+        return Change(self.left(step, random_order(masks, seed) if self._score == "random" else sizes, dense))
 
 
 class EdgePopup(StraightThrough):

@@ -106,8 +106,10 @@ class Trainer:
         self._prunable = {name: parameters[name] for name in trajectory.masks if name not in still}
         self._masked: list[Tensor] = list(self._prunable.values())
         self._use(masks)
-        # Where masks change, what was just pruned still has momentum.
-        self._moves_pruned = self._policy is not None or not optimizers.keeps_zeros(self.optimizer)
+        # Earlier versions left momentum to a weight that a policy pruned.
+        self._moves_pruned = not optimizers.keeps_zeros(self.optimizer) or optimizers.touch(
+            state.optimizer, masks
+        )
         self._random = has_randomness(self.model)
         self._batches = trajectory.batches.starting_at(state.step, part)
         self._losses = torch.zeros(_LOSSES_HELD, device=self.execution.device)
@@ -228,15 +230,15 @@ class Trainer:
                     raise Diverged(self.step, f"{what} {name!r}")
         seed = derive_seed(self.trajectory.recipe.seeds["mask"], "sparse_training", self.step)
         change = policy.change(self.step, weights, gradients, dict(self._kept), seed)
+        before = self._kept
         self._use(change.masks)
         with torch.no_grad():
-            _mask_in_place(self._masked, self._masks)
-            for name, grown in change.grown.items():
-                weight = self._prunable[name]
-                slots = self.optimizer.state.get(weight, {}).values()
-                for tensor in (weight, *slots):
-                    if isinstance(tensor, Tensor) and tensor.shape == grown.shape:
-                        tensor.masked_fill_(grown, 0.0)
+            for name, weight in self._prunable.items():
+                # What went has no momentum that would move it, and what came begins at zero, without a past.
+                others = ~(before[name] & self._kept[name])
+                for tensor in (weight, *self.optimizer.state.get(weight, {}).values()):
+                    if isinstance(tensor, Tensor) and tensor.shape == others.shape:
+                        tensor.masked_fill_(others, 0.0)
             if change.skip_update:
                 assert loss is not None, "a policy that takes the place of the update needs gradients"
                 return loss

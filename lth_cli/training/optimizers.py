@@ -113,6 +113,22 @@ def masked(state: dict[str, dict[str, Tensor]], masks: Masks) -> dict[str, dict[
     }
 
 
+def touch(state: dict[str, dict[str, Tensor]], masks: Masks) -> bool:
+    """Whether an exported state holds anything but zero of a pruned weight.
+
+    Args:
+        state: by parameter name and key; what has not the shape of its parameter is not looked at.
+        masks: True = kept; on any device.
+    """
+    return any(
+        bool(value[~masks[name].to(value.device)].any())
+        for name, entries in state.items()
+        if name in masks
+        for value in entries.values()
+        if value.shape == masks[name].shape
+    )
+
+
 def check_maskable(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     """Refuse an optimizer whose state mixes weights, kept and pruned; a step is tried, which may change the model.
 

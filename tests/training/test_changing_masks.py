@@ -83,7 +83,8 @@ def test_a_weight_that_grows_starts_without_a_past_and_the_step_does_nothing_els
         assert torch.equal(after.weights[name][stayed], before.weights[name][stayed])
         for key in ("exp_avg", "exp_avg_sq"):
             assert not after.optimizer[name][key][grown].any()
-            assert torch.equal(after.optimizer[name][key][~grown], before.optimizer[name][key][~grown])
+            assert not after.optimizer[name][key][~mask].any()
+            assert torch.equal(after.optimizer[name][key][stayed], before.optimizer[name][key][stayed])
     assert moved
 
 
@@ -207,3 +208,21 @@ def test_weights_that_are_not_finite_are_not_ranked(make_dense):
         trainer.model.get_parameter(name)[0, 0] = torch.nan
     with pytest.raises(Diverged, match=f"weight {name!r} is not finite at step 3"):
         run(trainer, 4)
+
+
+def test_momentum_that_an_earlier_version_left_moves_no_pruned_weight(make_dense):
+    trajectory = make_dense(*RIGL)
+    trainer = Trainer(trajectory, initial_state(trajectory, 0))
+    run(trainer, 7)
+    left = trainer.state()
+    for name, mask in left.masks.items():
+        left.optimizer[name]["exp_avg"][~mask] = 1.0
+    trainer = Trainer(trajectory, left)
+    run(trainer, 8)
+    after = trainer.state()
+    assert all(not after.weights[name][~mask].any() for name, mask in after.masks.items())
+    assert all(
+        not parameter[~after.masks[name]].any()
+        for name, parameter in trainer.model.named_parameters()
+        if name in after.masks
+    )
