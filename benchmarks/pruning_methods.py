@@ -35,8 +35,8 @@ NETS = {
         ),
     ),
     "conv": (
-        "Conv-2 on digits, 20 epochs of Adam",
-        ("dataset=digits", "model=conv2", "training.length=20ep", "optimizer.lr=1e-3"),
+        "Conv-2 on digits, 10 epochs of Adam",
+        ("dataset=digits", "model=conv2", "training.length=10ep", "optimizer.lr=1e-3"),
     ),
 }
 CONTROLS = "controls.kinds=[random,reinit]"
