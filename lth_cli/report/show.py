@@ -9,7 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from lth_cli.config.errors import LthError
+from lth_cli.report.comparing import print_comparison
 from lth_cli.report.figures import rounds_figure
+from lth_cli.report.layout import print_table
 from lth_cli.report.series import Axis, group_runs, labels
 from lth_cli.report.tables import rounds_table
 from lth_cli.store.analyses import StoredAnalysis
@@ -30,7 +32,7 @@ def print_result(runs: Sequence[Run]) -> None:
     for group, label in zip(groups, labels(groups), strict=True):
         seeds = ", ".join(str(run.config.get("seed")) for run in group)
         several = f" (mean ± standard deviation over seeds {seeds})" if len(group) > 1 else f" (seed {seeds})"
-        console.print(rounds_table(group, f"{label}: test {group[0].headline.title}{several}"))
+        print_table(rounds_table(group), f"{label}: test {group[0].headline.title}{several}", console)
     for run in runs:
         trained, reused = steps(run)
         console.print(
@@ -152,7 +154,7 @@ def print_run(run: Run) -> None:
     for name, value in facts.items():
         console.print(f"  {name:<10} {value}", highlight=False, markup=False, soft_wrap=True)
     if run.results():
-        console.print(rounds_table([run], f"test {run.headline.title}"))
+        print_table(rounds_table([run]), f"test {run.headline.title}", console)
     for stored in StoredAnalysis.all_of(run):
         lines = [f"analysis {stored.path.name}: {_found(stored)['headline'][0]}", f"  {stored.path}"]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
@@ -177,19 +179,14 @@ def _teachers(run: Run) -> list[str]:
 
 
 def compare(runs: Sequence[Run], figure: Path | None, axis: Axis = "density") -> None:
-    """Tables of several runs, seeds put together, and on request one figure of all (PNG and SVG).
+    """A table of several runs, seeds put together, what differs, and on request one figure of all (PNG and SVG).
 
     Raises:
         LthError: when there is nothing to draw yet.
     """
     console = Console()
     groups = group_runs(runs)
-    for group, label in zip(groups, labels(groups), strict=True):
-        console.print(
-            rounds_table(
-                group, f"{label} ({len(group)} run{'s' * (len(group) > 1)}): test {group[0].headline.title}"
-            )
-        )
+    print_comparison(groups)
     if figure is not None:
         written = rounds_figure(groups, figure.with_suffix(""), axis)
         if not written:
