@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from lth_cli.report.facts import Facts
     from lth_cli.store.runs import Run
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="LTH_RUNS_DIR", help="Folder of runs.")]
@@ -91,19 +88,18 @@ def _list_runs(
     keys = [Key(name.strip()) for name in (columns or "").split(",") if name.strip()]
     if columns is not None and not keys:
         raise typer.BadParameter("--columns takes names, run,test_accuracy")
-    by = None if sort is None else Key(sort.removeprefix("-"))
+    descends = descending or (sort or "").startswith("-")
+    sorting = listing.Sorting(Key(sort.removeprefix("-")), descends) if sort else None
     faults: list[LthError] = []
-    found = find(runs_dir, wanted, faults.append, [*keys, *([by] if by else [])])
-    stream = json and not keys and by is None and not any(one.negative for one in wanted)
-    runs: Iterable[Facts] = found if stream else list(found)  # as they come: memory stays flat
-    if by is not None and sort is not None:
-        runs = listing.sorted_by(runs, by, descending or sort.startswith("-"))
+    runs = find(runs_dir, wanted, faults.append, [*keys, *([sorting.key] if sorting else [])])
     if json:
-        shown = listing.write_json(runs, keys, sys.stdout)
+        # A key that no run has is known after the last run, but where it fulfils nothing there is nothing before it.
+        at_once = not keys and not any(one.negative for one in wanted)
+        shown = listing.write_json(runs, keys, sorting, sys.stdout, at_once=at_once)
     elif csv:
-        shown = listing.write_csv(list(runs), keys, sys.stdout)
+        shown = listing.write_csv(runs, keys, sorting, sys.stdout)
     else:
-        shown = listing.print_runs(list(runs), keys)
+        shown = listing.print_runs(runs, keys, sorting)
     for fault in faults:
         typer.echo(f"lth: {fault}", err=True)
     if faults and not shown:
@@ -188,6 +184,8 @@ def _compare(
     json: Json = False,
     csv: Csv = False,
 ) -> None:
+    import json as json_library
+
     from lth_cli.report.comparing import tidy
     from lth_cli.report.layout import write_csv, write_json
     from lth_cli.report.series import group_runs
@@ -205,7 +203,7 @@ def _compare(
         return
     rows = tidy(group_runs(found))
     if json:
-        write_json(rows, sys.stdout)
+        write_json((json_library.dumps(row) for row in rows), sys.stdout)
     else:
         write_csv(rows, sys.stdout)
 

@@ -22,9 +22,7 @@ def print_comparison(groups: Groups) -> None:
     """One table of all groups, by density or round, and one of what differs between them."""
     console = Console()
     names = labels(groups)
-    short = (
-        [_letter(place) for place in range(len(groups))] if len(groups) > 1 and console.is_terminal else names
-    )
+    short = [_letter(place) for place in range(len(groups))] if len(groups) > 1 else names
     for name, mark, group in zip(names, short, groups, strict=True):
         seeds = ", ".join(str(run.config.get("seed")) for run in group)
         title = f"{name} ({len(group)} run{'s' * (len(group) > 1)}, seed{'s' * (len(group) > 1)} {seeds})"

@@ -57,9 +57,11 @@ def _told(run: Run) -> dict[tuple[Section, str], Any]:
             told["config", key] = value
     for part in ("versions", "hardware"):
         told |= {("environment", f"{part}.{key}"): value for key, value in info.get(part, {}).items()}
-    told["code", "git_commit"] = info.get("git_commit")
+    if info.get("git_commit"):
+        commit, changed, _ = info["git_commit"].partition("+")
+        told["code", "git_commit"] = commit[:12] + changed
     for name, module in own_modules(info).items():
-        told["code", name] = module["digest"][:12]
+        told["code", f"own code {name}"] = module["digest"][:12]
     for noted in info.get("own_code_git", ()):
         where = f"git of {noted['repository']}"
         told["code", f"{where}: commit"] = noted["commit"][:12] if noted["commit"] else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -20,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 _SHORTEST = 8
-_GAP = 2  # of box.SIMPLE_HEAD: a blank on either side of each cell
+_GAP = 2  # blanks between columns
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,11 @@ class Column:
     right: bool = True
     dispensable: int = 0
     repeated: bool = False
+
+    @property
+    def content(self) -> int:
+        """Cells of the terminal that it needs without its heading."""
+        return max(map(cell_len, self.cells), default=0)
 
     @property
     def width(self) -> int:
@@ -80,6 +84,11 @@ def fit(columns: Sequence[Column], width: int) -> tuple[list[list[Column]], list
         shown.remove(least)
         left_out.append(least.title)
     while (over := _width(shown) - width) > 0:
+        heading = max(shown, key=lambda column: column.width - column.content)
+        if heading.width > max(heading.content, _SHORTEST):
+            room = max(heading.width - over, heading.content, _SHORTEST)
+            shown[shown.index(heading)] = dataclasses.replace(heading, title=shortened(heading.title, room))
+            continue
         widest = max(
             (c for c in shown if not c.right and c.width > _SHORTEST), key=lambda c: c.width, default=None
         )
@@ -106,7 +115,7 @@ def _folded(columns: list[Column], width: int) -> list[list[Column]]:
 
 
 def _width(columns: Sequence[Column]) -> int:
-    return sum(column.width + _GAP for column in columns)
+    return sum(column.width + _GAP for column in columns) - 1
 
 
 def _narrowed(column: Column, width: int) -> Column:
@@ -130,7 +139,8 @@ def shortened(text: str, width: int) -> str:
 
 def render(columns: Sequence[Column]) -> Table:
     """Columns as a table for a terminal that is wide enough for them."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=True)
+    # a blank after each cell, and the box has one between columns
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(
             Text(column.title),
@@ -153,11 +163,11 @@ def _plain(cell: str) -> str:
     return " ".join(cell.split("\t")).replace("\n", " ")
 
 
-def write_json(values: Iterable[Any], out: TextIO) -> bool:
-    """Write a JSON list, a line each, as they come; whether there were any."""
+def write_json(values: Iterable[str], out: TextIO) -> bool:
+    """Write JSON texts as a list, a line each, as they come; whether there were any."""
     before = "[\n"
     for value in values:
-        out.write(before + json.dumps(value))
+        out.write(before + value)
         before = ",\n"
     out.write("[]\n" if before == "[\n" else "\n]\n")
     return before != "[\n"

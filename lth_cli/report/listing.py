@@ -1,9 +1,11 @@
-"""`lth ls`: runs as a table, as CSV and as JSON."""
+"""`lth ls`: runs as a table, as CSV and as JSON. Of each run is kept what is shown, so that memory stays flat."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TextIO
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO, TypeVar
 
 from lth_cli.config.metrics import ACCURACY, Metric
 from lth_cli.report import layout
@@ -11,23 +13,42 @@ from lth_cli.report.facts import Facts, Key
 from lth_cli.report.finding import order
 from lth_cli.report.layout import Column
 
-_PLAIN = ("run", "command", "model", "dataset", "seed", "state", "rounds", "density")
-_MORE = ("tags", "note", "steps_trained", "steps_reused", "created", "finished", "path")
+_BEFORE = ("run", "command", "model", "dataset", "seed", "state", "rounds", "density")
+_AFTER = ("tags", "note", "steps_trained", "steps_reused", "created", "finished", "path")
+_Taken = TypeVar("_Taken")
 
 
-def sorted_by(runs: Iterable[Facts], key: Key, descending: bool) -> list[Facts]:
-    """Runs in the order of a value; those that have none come last either way."""
-    values = [(order(key.of(facts)), facts) for facts in runs]
-    there = [pair for pair in values if pair[0][0] < 2]
-    there.sort(key=lambda pair: pair[0], reverse=descending)
-    return [facts for _, facts in there] + [facts for where, facts in values if where[0] == 2]
+@dataclass(frozen=True)
+class Sorting:
+    """An order of runs.
+
+    Attributes:
+        key: by what.
+        descending: the highest first.
+    """
+
+    key: Key
+    descending: bool
+
+    def __call__(self, runs: Iterable[Facts], take: Callable[[Facts], _Taken]) -> Iterator[_Taken]:
+        """What is taken of each run, in this order; those that have no such value come last either way."""
+        found = [(order(self.key.of(facts)), take(facts)) for facts in runs]
+        there = [pair for pair in found if pair[0][0] < 2]
+        there.sort(key=lambda pair: pair[0], reverse=self.descending)
+        yield from (taken for _, taken in there)
+        yield from (taken for where, taken in found if where[0] == 2)
+
+
+def _taken(
+    runs: Iterable[Facts], sorting: Sorting | None, take: Callable[[Facts], _Taken]
+) -> Iterator[_Taken]:
+    return map(take, runs) if sorting is None else sorting(runs, take)
 
 
 def plain(facts: Facts) -> dict[str, Any]:
     """A run as `lth ls --json` tells of it, plain values."""
     entry = facts.entry
-    rows = entry.trainings
-    costs = [{**row, **row.get("cost", {})} for row in rows]
+    costs = [{**row, **row.get("cost", {})} for row in entry.trainings]
     known = all(row.get("training_madds") is not None for row in costs)
     return {
         "path": str(entry.path),
@@ -47,19 +68,38 @@ def plain(facts: Facts) -> dict[str, Any]:
     }
 
 
-def write_json(runs: Iterable[Facts], keys: Sequence[Key], out: TextIO) -> bool:
-    """Runs as JSON, whole or the columns that were asked for; whether there were any."""
-    return layout.write_json((_chosen(facts, keys) if keys else plain(facts) for facts in runs), out)
+def write_json(
+    runs: Iterable[Facts], keys: Sequence[Key], sorting: Sorting | None, out: TextIO, *, at_once: bool
+) -> bool:
+    """Runs as JSON, whole or the columns that were asked for; whether there were any.
+
+    Args:
+        runs: which.
+        keys: the columns; without, everything.
+        sorting: their order.
+        out: where to.
+        at_once: write each as it comes: what goes wrong later leaves half a list.
+    """
+    lines = _taken(runs, sorting, lambda facts: json.dumps(_chosen(facts, keys) if keys else plain(facts)))
+    return layout.write_json(lines if at_once else list(lines), out)
 
 
-def write_csv(runs: Sequence[Facts], keys: Sequence[Key], out: TextIO) -> bool:
+def write_csv(runs: Iterable[Facts], keys: Sequence[Key], sorting: Sorting | None, out: TextIO) -> bool:
     """Runs as CSV, the usual columns or those that were asked for; whether there were any."""
     if keys:
-        layout.write_csv([_chosen(facts, keys) for facts in runs], out, [key.name for key in keys])
-        return bool(runs)
-    scores = list(dict.fromkeys(f"test_{facts.headline.name}" for facts in runs))
-    layout.write_csv([_usual(facts) for facts in runs], out, [*_PLAIN, *scores, *_MORE])
-    return bool(runs)
+        rows = list(_taken(runs, sorting, lambda facts: _chosen(facts, keys)))
+        layout.write_csv(rows, out, [key.name for key in keys])
+        return bool(rows)
+    usual = [Key(name) for name in (*_BEFORE, *_AFTER)]
+
+    def take(facts: Facts) -> dict[str, Any]:
+        headline = f"test_{facts.headline.name}"
+        return {headline: facts.last.get(headline), **_chosen(facts, usual)}
+
+    rows = list(_taken(runs, sorting, take))
+    scores = list(dict.fromkeys(next(iter(row)) for row in rows))
+    layout.write_csv(rows, out, [*_BEFORE, *scores, *_AFTER])
+    return bool(rows)
 
 
 def _chosen(facts: Facts, keys: Sequence[Key]) -> dict[str, Any]:
@@ -67,65 +107,93 @@ def _chosen(facts: Facts, keys: Sequence[Key]) -> dict[str, Any]:
     return {key.name: key.of(facts) for key in keys}
 
 
-def _usual(facts: Facts) -> dict[str, Any]:
-    metric = f"test_{facts.headline.name}"
-    keys = [Key(name) for name in (*_PLAIN, *_MORE)]
-    return {**_chosen(facts, keys), metric: facts.last.get(metric)}
-
-
-def print_runs(runs: Sequence[Facts], keys: Sequence[Key]) -> bool:
+def print_runs(runs: Iterable[Facts], keys: Sequence[Key], sorting: Sorting | None) -> bool:
     """The table of runs, the usual columns or those that were asked for; whether there were any."""
-    if runs:
-        layout.print_table(_chosen_columns(runs, keys) if keys else _usual_columns(runs))
-    return bool(runs)
+    if keys:
+        found = list(
+            _taken(runs, sorting, lambda facts: [(key.of(facts), key.metric(facts)) for key in keys])
+        )
+        columns = _chosen_columns(found, keys)
+        there = bool(found)
+    else:
+        rows = list(_taken(runs, sorting, _Row.of))
+        columns = _usual_columns(rows)
+        there = bool(rows)
+    if there:
+        layout.print_table(columns)
+    return there
 
 
-def _usual_columns(runs: Sequence[Facts]) -> list[Column]:
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What the usual table shows of a run."""
+
+    run: str
+    command: str
+    model: str
+    dataset: str
+    state: str
+    rounds: int
+    density: float | None
+    metric: Metric
+    score: float | None
+    tags: str
+    note: str
+    created: str
+
+    @classmethod
+    def of(cls, facts: Facts) -> _Row:
+        metric, last = facts.headline, facts.last
+        return cls(
+            facts.entry.name,
+            str(facts.own("command") or ""),
+            str(Key("model").of(facts) or ""),
+            str(Key("dataset").of(facts) or ""),
+            facts.state,
+            facts.entry.rounds,
+            last.get("density"),
+            metric,
+            last.get(f"test_{metric.name}"),
+            " ".join(facts.own("tags")),
+            facts.own("note"),
+            str(facts.own("created") or "")[:16].replace("T", " "),
+        )
+
+
+def _usual_columns(rows: Sequence[_Row]) -> list[Column]:
     """What each is, its state, how far it got, its last round."""
-    metrics = {facts.headline for facts in runs if facts.last} or {ACCURACY}
+    metrics = {row.metric for row in rows if row.rounds} or {ACCURACY}
     # Numbers of one metric need no name beside each.
     shared = metrics.pop() if len(metrics) == 1 else None
-    model, dataset = Key("model"), Key("dataset")
-
-    def column(title: str, cell: Callable[[Facts], Any], dispensable: int = 0, right: bool = False) -> Column:
-        return Column(title, [str(cell(facts) or "") for facts in runs], right, dispensable)
-
+    heading = "test" if shared is None else f"test {shared.axis}"
+    densities = ["" if row.density is None else f"{100 * row.density:.4g}" for row in rows]
     columns = [
-        column("run", lambda facts: facts.entry.name),
-        column("command", lambda facts: facts.own("command"), 6),
-        column("model", model.of, 5),
-        column("dataset", dataset.of, 5),
-        column("state", lambda facts: facts.state),
-        column("rounds", lambda facts: str(facts.entry.rounds), 2, right=True),
-        column("density (%)", _density, 1, right=True),
-        column(
-            "test" if shared is None else f"test {shared.axis}",
-            lambda facts: _score(facts, shared is None),
-            right=True,
-        ),
-        column("tags", lambda facts: " ".join(facts.own("tags")), 3),
-        column("note", lambda facts: facts.own("note"), 4),
-        column("created", lambda facts: str(facts.own("created"))[:16].replace("T", " "), 7),
+        Column("run", [row.run for row in rows], right=False),
+        Column("command", [row.command for row in rows], right=False, dispensable=7),
+        Column("model", [row.model for row in rows], right=False, dispensable=5),
+        Column("dataset", [row.dataset for row in rows], right=False, dispensable=6),
+        Column("state", [row.state for row in rows], right=False),
+        Column("rounds", [str(row.rounds) for row in rows], dispensable=2),
+        Column("density (%)", densities, dispensable=1),
+        Column(heading, [_score(row, shared is None) for row in rows]),
+        Column("tags", [row.tags for row in rows], right=False, dispensable=3),
+        Column("note", [row.note for row in rows], right=False, dispensable=4),
+        Column("created", [row.created for row in rows], right=False, dispensable=8),
     ]
     return [one for one in columns if one.title not in ("tags", "note") or any(one.cells)]
 
 
-def _density(facts: Facts) -> str:
-    density = facts.last.get("density")
-    return "" if density is None else f"{100 * density:.4g}"
+def _score(row: _Row, named: bool) -> str:
+    if row.score is None:
+        return ""
+    return f"{f'{row.metric.words} ' if named else ''}{row.metric.number(row.score)}"
 
 
-def _score(facts: Facts, named: bool) -> str:
-    metric = facts.headline
-    score = facts.last.get(f"test_{metric.name}")
-    return "" if score is None else f"{f'{metric.words} ' if named else ''}{metric.number(score)}"
-
-
-def _chosen_columns(runs: Sequence[Facts], keys: Sequence[Key]) -> list[Column]:
+def _chosen_columns(rows: Sequence[Sequence[tuple[Any, Metric | None]]], keys: Sequence[Key]) -> list[Column]:
     """The columns that were asked for; numbers of metrics in their unit."""
     columns = []
     for place, key in enumerate(keys):
-        found = [(key.of(facts), key.metric(facts)) for facts in runs]
+        found = [row[place] for row in rows]
         metrics = {metric for value, metric in found if value is not None}
         metric = metrics.pop() if len(metrics) == 1 else None
         share = key.name in ("density", "sparsity")

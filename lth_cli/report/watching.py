@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def _training(run: Run) -> str:
         lines = [
             line for line in store.metrics(identity) if line.get("split") == "test" and metric.name in line
         ]
-        if lines:
+        if len(lines) > 1:  # the first is that of the start
             return f"step {lines[-1]['step']:,}: {metric.told(lines[-1][metric.name])}"
     return ""
 
@@ -93,14 +93,19 @@ def watch(runs_dir: Path, named: Sequence[Run], every: float) -> None:
     console = Console()
     looks = _looks(runs_dir, named, every)
     if not console.is_terminal:
-        _print_changes(looks)
+        if not _print_changes(looks):
+            _tell_nothing(runs_dir)
         return
     last: list[Progress] = []
-    with Live(console=console, auto_refresh=False, transient=False) as live:
+    with Live(console=console, auto_refresh=False) as live:
         for last in looks:
             live.update(_shown(last, console.width), refresh=True)
     if not last:
-        console.print(f"Nothing is at work in {runs_dir}.", highlight=False, soft_wrap=True)
+        _tell_nothing(runs_dir)
+
+
+def _tell_nothing(runs_dir: Path) -> None:
+    sys.stderr.write(f"lth: nothing is at work in {runs_dir}\n")
 
 
 def _looks(runs_dir: Path, named: Sequence[Run], every: float) -> Iterator[list[Progress]]:
@@ -145,9 +150,8 @@ def _launching(runs_dir: Path) -> bool:
     return False
 
 
-def _print_changes(
-    looks: Iterator[list[Progress]], clock: Callable[[], str] = lambda: time.strftime("%H:%M:%S")
-) -> None:
+def _print_changes(looks: Iterator[list[Progress]]) -> bool:
+    """A line whenever a run has come further, with the time; whether there were any."""
     before: dict[str, Progress] = {}
     for found in looks:
         for one in found:
@@ -155,8 +159,11 @@ def _print_changes(
                 if not before:
                     print("time", "run", "state", "rounds", "test", "now", sep="\t")
                 before[one.name] = one
-                print(clock(), one.name, one.state, one.rounds, one.score, one.now, sep="\t")
+                print(
+                    time.strftime("%H:%M:%S"), one.name, one.state, one.rounds, one.score, one.now, sep="\t"
+                )
         sys.stdout.flush()
+    return bool(before)
 
 
 def _shown(found: Sequence[Progress], width: int) -> Group | Text:
