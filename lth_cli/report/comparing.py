@@ -25,8 +25,9 @@ def print_comparison(groups: Groups) -> None:
     short = [_letter(place) for place in range(len(groups))] if len(groups) > 1 else names
     for name, mark, group in zip(names, short, groups, strict=True):
         seeds = ", ".join(str(run.config.get("seed")) for run in group)
-        title = f"{name} ({len(group)} run{'s' * (len(group) > 1)}, seed{'s' * (len(group) > 1)} {seeds})"
-        told = f"{title}: test {headline_of(group).title}"
+        several = f" (mean ± standard deviation over seeds {seeds})" if len(group) > 1 else f" (seed {seeds})"
+        title = f"{name} ({len(group)} run{'s' * (len(group) > 1)})"
+        told = f"{title}: test {headline_of(group).title}{several}"
         console.print(Text(told if mark == name else f"{mark}  {told}"), soft_wrap=True)
     print_table(_columns(groups, short), console=console)
     runs = [run for group in groups for run in group]

@@ -158,15 +158,16 @@ class Key:
             lambda: _at(config, name.split(".")),
             lambda: _MISSING if self._path is None else _at(config, self._path),
             lambda: facts.last.get(f"test_{name}", _MISSING),
-            lambda: self._of_ending(facts, name),
+            lambda: self._of_ending(facts.flat, name),
             lambda: _at(_noted(facts.entry), name.split(".")),
             lambda: facts.typed(name),
+            lambda: self._of_ending(flat(_noted(facts.entry)), name),
         )
         return next((value for place in places if (value := place()) is not _MISSING), _MISSING)
 
-    def _of_ending(self, facts: Facts, name: str) -> Any:
+    def _of_ending(self, values: Mapping[str, Any], name: str) -> Any:
         """The value of the key that ends so; the one nearest to the top, `optimizer.lr` before what lies deeper."""
-        ending = [key for key in facts.flat if key.endswith(f".{name}")]
+        ending = [key for key in values if key.endswith(f".{name}")]
         if not ending:
             return _MISSING
         depth = min(key.count(".") for key in ending)
@@ -174,7 +175,7 @@ class Key:
         if len(nearest) > 1:
             raise RequestError(f"{name!r} could be {', '.join(sorted(nearest))}; write one of them")
         self._path = nearest[0].split(".")
-        return facts.flat[nearest[0]]
+        return values[nearest[0]]
 
 
 def _noted(entry: Entry) -> dict[str, Any]:
