@@ -82,11 +82,11 @@ def _rm(
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     from lth_cli.report.show import steps
-    from lth_cli.store.removal import remove_run, sweep_removed
+    from lth_cli.store.removal import in_place, remove_run, sweep_removed
     from lth_cli.store.runs import find_run
 
-    found = {run.path.resolve(): run for run in (find_run(runs_dir, name) for name in runs)}
-    used = _refuse(list(found.values()), runs_dir, although_used)
+    found = {run.path: run for run in (in_place(find_run(runs_dir, name)) for name in runs)}
+    used = _refuse(list(found.values()), although_used)
     for run in found.values():
         rounds = len(run.results())
         trained = sum(steps(run))
@@ -100,7 +100,8 @@ def _rm(
             typer.echo(f"Nothing was deleted: lth rm --yes deletes {several}")
             raise typer.Exit(1)
         typer.confirm(f"Delete {several}?", abort=True)
-    sweep_removed(runs_dir)
+    for folder in {run.path.parent for run in found.values()}:
+        sweep_removed(folder)
     for run in found.values():
         remove_run(run)
     typer.echo(
@@ -114,19 +115,19 @@ def _mv(
     although_used: AlthoughUsed = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    from lth_cli.store.removal import rename_run
+    from lth_cli.store.removal import in_place, rename_run
     from lth_cli.store.runs import RunExists, check_name, find_run
 
-    found = find_run(runs_dir, run)
+    found = in_place(find_run(runs_dir, run))
     target = found.path.with_name(check_name(name))
     if target.exists():
         raise RunExists(target)
-    _refuse([found], runs_dir, although_used)
+    _refuse([found], although_used)
     rename_run(found, name)
-    typer.echo(f"{found.name} is now {target}; a command that goes on with it says name={name}")
+    typer.echo(f"{found.name} is now {name}; a command that goes on with it says name={name}")
 
 
-def _refuse(runs: list[Run], runs_dir: Path, although_used: bool) -> dict[str, list[Dependent]]:
+def _refuse(runs: list[Run], although_used: bool) -> dict[str, list[Dependent]]:
     """What finished work uses each run, where that may be; all reasons against it in one error otherwise.
 
     Raises:
@@ -141,7 +142,7 @@ def _refuse(runs: list[Run], runs_dir: Path, although_used: bool) -> dict[str, l
         if (told := busy(run)) is not None:
             reasons.append(f"{run.name}: {told}")
             continue
-        used[run.name] = dependents(run, runs_dir, runs)
+        used[run.name] = dependents(run, run.path.parent, runs)
         needed = [one for one in used[run.name] if one.needs]
         reasons += [f"{run.name}: {one.told}, and is not finished" for one in needed]
         if not although_used:

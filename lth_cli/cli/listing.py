@@ -155,14 +155,21 @@ def _show(
     run: Annotated[str, typer.Argument(help="Name or path of a run.")],
     runs_dir: RunsDir = Path("runs"),
     json: Json = False,
+    csv: Csv = False,
 ) -> None:
     import json as json_library
 
+    from lth_cli.report.comparing import tidy
+    from lth_cli.report.layout import write_csv
     from lth_cli.report.show import as_json, print_run
     from lth_cli.store.runs import find_run
 
+    if json and csv:
+        raise typer.BadParameter("--json and --csv are two ways to print the same; give one")
     found = find_run(runs_dir, run)
-    if json:
+    if csv:
+        write_csv(tidy([[found]]), sys.stdout)
+    elif json:
         typer.echo(json_library.dumps(as_json(found), indent=2))
     else:
         print_run(found)

@@ -35,6 +35,7 @@ def print_result(runs: Sequence[Run]) -> None:
         seeds = ", ".join(str(run.config.get("seed")) for run in group)
         several = f" (mean ± standard deviation over seeds {seeds})" if len(group) > 1 else f" (seed {seeds})"
         print_table(rounds_table(group), f"{label}: test {group[0].headline.title}{several}", console)
+        console.print()
     for run in runs:
         trained, reused = steps(run)
         console.print(

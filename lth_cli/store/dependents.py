@@ -15,7 +15,7 @@ from lth_cli.config.errors import LthError
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.files import entries
 from lth_cli.store.holder import Life
-from lth_cli.store.locks import Lock
+from lth_cli.store.locks import Lock, Locked
 from lth_cli.store.runs import ANALYSES, Run, list_runs
 from lth_cli.store.sweeps import list_sweeps
 
@@ -71,7 +71,7 @@ def dependents(run: Run, runs_dir: Path, but: Sequence[Run] = ()) -> list[Depend
 
 
 def busy(run: Run, *, analyses_alone: bool = False) -> str | None:
-    """Who works on a run or on an analysis in it, as far as can be told at once; None for nobody."""
+    """Who works on a run or on an analysis in it; None for nobody. One elsewhere is watched for its next heartbeat."""
     locks = [StoredAnalysis(path).lock() for path in entries(run.path / ANALYSES) if path.is_dir()]
     if not analyses_alone:
         locks.insert(0, run.lock())
@@ -129,8 +129,17 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _is_held(lock: Lock) -> bool:
+    """Whether somebody holds a lock; taking it tells, where the holder is on another machine."""
     holder = lock.holder
-    return holder is not None and holder.life is not Life.DEAD and not holder.rebooted
+    if holder is None or holder.life is Life.DEAD or holder.rebooted:
+        return False
+    if holder.life is Life.ALIVE:
+        return True
+    try:
+        lock.acquire().release()
+    except Locked:
+        return True
+    return False
 
 
 def _named_teachers(run: Run) -> list[str]:

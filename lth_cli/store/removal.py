@@ -14,6 +14,13 @@ from lth_cli.store.runs import Run, RunExists, check_name
 _REMOVED = f"{TEMPORARY}removed-"
 
 
+def in_place(run: Run) -> Run:
+    """A run by the whole path of its folder. Raises RequestError where a link stands in its place."""
+    if run.path.is_symlink():
+        raise RequestError(f"{run.path} is a link to {run.path.resolve()}; name that, or delete the link")
+    return Run(run.path.resolve())
+
+
 def remove_run(run: Run) -> None:
     """Delete a run. It is gone by one rename, whatever happens while its files are deleted afterwards.
 

@@ -226,9 +226,7 @@ class Trainer:
         weights = {name: weight.detach() for name, weight in self._prunable.items()}
         for what, tensors in (("weight", weights), ("gradient of", gradients)):
             for name, tensor in tensors.items():
-                if not torch.isfinite(
-                    torch.stack(torch.aminmax(tensor))
-                ).all():  # faster than looking at each
+                if not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():  # faster than looking at each
                     raise Diverged(self.step, f"{what} {name!r}")
         seed = derive_seed(self.trajectory.recipe.seeds["mask"], "sparse_training", self.step)
         change = policy.change(self.step, weights, gradients, dict(self._kept), seed)
