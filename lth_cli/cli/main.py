@@ -24,6 +24,7 @@ from lth_cli.cli import (
     verify,
     watching,
 )
+from lth_cli.cli.startup import defer_compiler
 from lth_cli.experiments import torchrun
 
 app = typer.Typer(
@@ -58,6 +59,7 @@ def _program(
 
 def main() -> NoReturn:
     """Run the program; under torchrun, rank 0 runs it and leads the others, which follow without a word."""
+    defer_compiler()
     place = torchrun.launched()
     if place is not None and place.rank > 0:
         from lth_cli.experiments.follower import follow_launcher
