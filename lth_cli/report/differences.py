@@ -17,6 +17,7 @@ from lth_cli.store.runs import Run
 Section = Literal["command", "config", "environment", "code"]
 ABSENT = None
 """Where a run has no such key."""
+_WHOLE = 24  # cells: values up to here are shown whole, in further tables where there is no room beside
 _NAMES = ("name",)  # of the run: differs always
 
 
@@ -147,10 +148,11 @@ def table(
         members: places of the runs that each column is of; several values are put together.
     """
     rows = list(found)
-    columns = [Column("differs", [row.key for row in rows], right=False)]
+    columns = [Column("differs", [row.key for row in rows], right=False, repeated=True)]
     for heading, places in zip(headings, members, strict=True):
         cells = [" / ".join(dict.fromkeys(told(row.values[place]) for place in places)) for row in rows]
-        columns.append(Column(heading, cells, right=False))
+        whole = max(map(len, cells), default=0) <= _WHOLE
+        columns.append(Column(heading, cells, right=False, whole=whole))
     return columns
 
 

@@ -129,8 +129,5 @@ def order(value: Any) -> tuple[int, float, str]:
         return (2, 0.0, "")
     if isinstance(value, bool | int | float):
         return (0, float(value), "")
-    return (
-        1,
-        0.0,
-        ",".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else str(value),
-    )
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (1, 0.0, re.sub(r"\d+", lambda digits: digits.group().zfill(12), text))  # 2ep before 10ep

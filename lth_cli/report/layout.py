@@ -30,6 +30,7 @@ class Column:
         title: its heading.
         cells: one a row.
         right: numbers, which are aligned to the right and never shortened.
+        whole: words that are not shortened either.
         dispensable: 0 is always shown; of the others the highest is left out first where there is no room.
         repeated: shown again at the left where the columns need several tables, one below the other.
     """
@@ -37,8 +38,14 @@ class Column:
     title: str
     cells: Sequence[str]
     right: bool = True
+    whole: bool = False
     dispensable: int = 0
     repeated: bool = False
+
+    @property
+    def flexible(self) -> bool:
+        """Whether its cells may be shortened."""
+        return not (self.right or self.whole)
 
     @property
     def content(self) -> int:
@@ -83,19 +90,19 @@ def fit(columns: Sequence[Column], width: int) -> tuple[list[list[Column]], list
         least = max(shown, key=lambda column: column.dispensable)
         shown.remove(least)
         left_out.append(least.title)
-    while (over := _width(shown) - width) > 0:
+    while (over := _least(shown) - width) > 0:
         heading = max(shown, key=lambda column: column.width - column.content)
         if heading.width > max(heading.content, _SHORTEST):
             room = max(heading.width - over, heading.content, _SHORTEST)
             shown[shown.index(heading)] = dataclasses.replace(heading, title=shortened(heading.title, room))
             continue
         widest = max(
-            (c for c in shown if not c.right and c.width > _SHORTEST), key=lambda c: c.width, default=None
+            (c for c in shown if c.flexible and c.width > _SHORTEST), key=lambda c: c.width, default=None
         )
         if widest is None:
             break
         # all of it from one column only as long as that is the widest
-        others = [c.width for c in shown if not c.right and c.width < widest.width]
+        others = [c.width for c in shown if c.flexible and c.width < widest.width]
         room = max(widest.width - over, _SHORTEST, *(others or [0]))
         shown[shown.index(widest)] = _narrowed(widest, min(room, widest.width - 1))
     return _folded(shown, width), left_out
@@ -112,6 +119,13 @@ def _folded(columns: list[Column], width: int) -> list[list[Column]]:
             table = list(repeated)
         table.append(column)
     return [*tables, table]
+
+
+def _least(columns: Sequence[Column]) -> int:
+    """The width without which the columns fit in no number of tables."""
+    repeated = [column for column in columns if column.repeated]
+    others = [column for column in columns if not column.repeated]
+    return max((_width([*repeated, column]) for column in others), default=0) if repeated else _width(columns)
 
 
 def _width(columns: Sequence[Column]) -> int:

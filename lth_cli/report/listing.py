@@ -201,7 +201,9 @@ def _chosen_columns(rows: Sequence[Sequence[tuple[Any, Metric | None]]], keys: S
         cells = [_cell(value, metric, share) for value, _ in found]
         numbers = any(isinstance(value, int | float) and not isinstance(value, bool) for value, _ in found)
         title = f"{key.name} (%)" if per_cent else key.name
-        columns.append(Column(title, cells, numbers, place))  # where there is no room, the last go first
+        columns.append(
+            Column(title, cells, numbers, dispensable=place)
+        )  # where there is no room, the last go first
     return columns
 
 

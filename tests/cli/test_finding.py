@@ -128,8 +128,11 @@ def test_an_order_and_columns(runs, lth):
     assert names(done) == ["net", "imp-0", "imp-1", "late", "new"]
     assert names(lth(*words, "-test_accuracy")) == ["late", "imp-1", "imp-0", "net", "new"]
     assert names(lth(*words, "test_accuracy", "--descending")) == ["late", "imp-1", "imp-0", "net", "new"]
+    make(runs, "imp-10", [0.1], "rewind.to=10it")
+    assert names(lth("ls", "run=*-*", "--columns", "run", "--sort", "run")) == ["imp-0", "imp-1", "imp-10"]
+    assert names(lth("ls", "to!=0it", "--sort", "to")) == ["imp-10", "late"]
     rows = json.loads(lth(*words, "run", "--json").out)
-    assert rows[2] == {
+    assert rows[3] == {
         "run": "late",
         "to": "500it",
         "test_accuracy": 0.95,
@@ -137,8 +140,8 @@ def test_an_order_and_columns(runs, lth):
         "created": "2026-01-02T03:04:05+00:00",
     }
     table = list(csv.DictReader(io.StringIO(lth("ls", "--csv").out)))
-    assert [row["run"] for row in table] == ["imp-0", "imp-1", "late", "net", "new"]
-    assert (table[3]["model"], table[3]["test_accuracy"], table[4]["density"]) == ("resnet20", "0.7", "")
+    assert [row["run"] for row in table] == ["imp-0", "imp-1", "imp-10", "late", "net", "new"]
+    assert (table[4]["model"], table[4]["test_accuracy"], table[5]["density"]) == ("resnet20", "0.7", "")
 
 
 def test_damaged_runs_are_named_and_the_others_shown(runs, lth):
