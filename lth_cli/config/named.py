@@ -21,6 +21,7 @@ def packaged_configs() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
+@functools.cache
 def is_group(name: str) -> bool:
     """Whether sections of this name are chosen from a folder of options."""
     return name not in ("analysis", "experiment", "launcher") and (packaged_configs() / name).is_dir()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -51,9 +52,10 @@ def make(folder, name, scores, *overrides, controls=None, **info):
     return run
 
 
-@pytest.fixture
-def runs(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """Two seeds with a control, a later rewind point, one of another model, and a run that has no round yet."""
+    tmp_path = tmp_path_factory.mktemp("made")
     for seed in (0, 1):
         make(
             tmp_path, f"imp-{seed}", [0.9, 0.8 + 0.1 * seed], f"seed={seed}", controls={"random": [0.9, 0.5]}
@@ -61,6 +63,13 @@ def runs(tmp_path):
     make(tmp_path, "late", [0.9, 0.95], "rewind.to=500it", versions={"torch": "2.12"})
     make(tmp_path, "net", [0.7], "model=resnet20", "dataset=cifar10", "model.width=8")
     make(tmp_path, "new", [], state="failed", error="it diverged")
+    return tmp_path
+
+
+@pytest.fixture
+def runs(made, tmp_path):
+    """Copies of these runs, in the folder of the test."""
+    shutil.copytree(made / "runs", tmp_path / "runs")
     return tmp_path
 
 

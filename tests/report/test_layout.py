@@ -63,7 +63,7 @@ def test_short_values_are_whole_in_further_tables_and_long_ones_are_shortened():
     values = [Column(letter, ["0.00123456789"], right=False, whole=True) for letter in "ABC"]
     assert [len(table) for table in fit([key, *values], 40)[0]] == [2, 2, 2]
     (table,), _ = fit([key, Column("A", ["x" * 100], right=False)], 40)
-    assert (table[0].cells[0], table[1].width) == ("optimizer.lr", 24)
+    assert (table[0].cells[0], table[1].width) == ("optimizer.lr", 25)
 
 
 def test_a_pipe_gets_whole_lines_with_tabs(capsys):
