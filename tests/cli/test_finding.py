@@ -250,6 +250,9 @@ def test_a_key_that_an_older_release_did_not_know_is_at_its_default(runs, lth):
 def test_a_run_is_deleted_and_its_name_is_free(runs, lth):
     asked = lth("rm", "late", "new")
     assert asked.code == 1 and "Nothing was deleted" in asked.out and "late: finished, 2 rounds" in asked.out
+    killed = runs / "runs" / ".tmp-removed-0123"
+    (runs / "runs" / "net").rename(killed)
+    shutil.copytree(killed, runs / "runs" / "net")
     assert lth("rm", "late", "new", "--yes").code == 0
     assert names(lth("ls")) == ["imp-0", "imp-1", "net"]
     assert not [path for path in (runs / "runs").iterdir() if path.name.startswith(".tmp")]
