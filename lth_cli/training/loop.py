@@ -226,7 +226,8 @@ class Trainer:
         weights = {name: weight.detach() for name, weight in self._prunable.items()}
         for what, tensors in (("weight", weights), ("gradient of", gradients)):
             for name, tensor in tensors.items():
-                if not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():  # faster than looking at each
+                ends = torch.stack(torch.aminmax(tensor))  # faster than looking at each
+                if not torch.isfinite(ends).all():
                     raise Diverged(self.step, f"{what} {name!r}")
         seed = derive_seed(self.trajectory.recipe.seeds["mask"], "sparse_training", self.step)
         change = policy.change(self.step, weights, gradients, dict(self._kept), seed)
@@ -242,8 +243,8 @@ class Trainer:
             if change.skip_update:
                 assert loss is not None, "a policy that takes the place of the update needs gradients"
                 return loss
-            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)  # the update passes over the same batch
+            for buffer, value in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(value)  # the update passes over the same batch
         return None
 
     def gradients(self, batch: Batch) -> Tensor:

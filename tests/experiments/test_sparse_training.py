@@ -81,6 +81,16 @@ def test_verify_knows_the_masks_of_every_state(folder, lth_in, tmp_path):
         (("train", "sparse_training.end=1000ep"), "sparse_training.end"),
         (("train", "training.freeze=['*0.weight']"), "these are frozen"),
         (("train", "sparse_training.layer_densities={other: 0.5}"), "matches no tensor"),
+        (("train", "sparse_training.density=1e-5"), "one weight is kept at least"),
+        (
+            (
+                "train",
+                "sparse_training=gradual",
+                "sparse_training.pattern=block_8x8",
+                "sparse_training.density=0.01",
+            ),
+            "one block of every tensor is kept at least",
+        ),
         (("prune", "pruning=rigl"), "lth train sparse_training=rigl"),
     ],
 )
