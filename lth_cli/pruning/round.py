@@ -150,7 +150,8 @@ def _normalized(score: Tensor, mask: Tensor) -> Tensor:
 
 def _negative(score: Tensor) -> Tensor:
     """Unsigned numbers have no negative."""
-    return -(score if score.is_floating_point() else score.long())
+    negative: Tensor = -(score if score.is_floating_point() else score.long())
+    return negative
 
 
 _Group = tuple[list[str], tuple[int, int]]
