@@ -144,8 +144,9 @@ def _finite(name: str, scores: Tensors, mask: Tensor) -> Tensor:
 
 def _normalized(score: Tensor, mask: Tensor) -> Tensor:
     """Over the L2 norm of the scores of the tensor's remaining weights."""
-    norm = score.double().masked_fill(~mask, 0.0).norm() + _SMALL
-    return score / norm.to(score.device)
+    norm: Tensor = score.double().masked_fill(~mask, 0.0).norm() + _SMALL
+    normalized: Tensor = score / norm
+    return normalized
 
 
 def _negative(score: Tensor) -> Tensor:
