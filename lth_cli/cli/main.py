@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TextIO, cast
 import typer
 
 from lth_cli.cli import analyze, cancel, collecting, listing, rewinding, running, sequence, verify
+from lth_cli.cli.startup import defer_compiler
 from lth_cli.experiments import torchrun
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ def _program(
 
 def main() -> NoReturn:
     """Run the program; under torchrun, rank 0 runs it and leads the others, which follow without a word."""
+    defer_compiler()
     place = torchrun.launched()
     if place is not None and place.rank > 0:
         from lth_cli.experiments.follower import follow_launcher

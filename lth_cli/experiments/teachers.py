@@ -11,7 +11,6 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from lth_cli.config import schema
@@ -344,6 +343,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _from_torchvision(name: str, plan: Plan) -> NamedTeacher:
     """A classifier of torchvision with its published weights, fed images of the size they were trained on."""
+    import torchvision  # a second, which only who asks for it waits
+
     architecture, _, which = name.removeprefix("torchvision:").partition("/")
     try:
         weights = torchvision.models.get_model_weights(architecture)[which or "DEFAULT"]

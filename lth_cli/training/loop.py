@@ -226,17 +226,16 @@ class Trainer:
         weights = {name: weight.detach() for name, weight in self._prunable.items()}
         for what, tensors in (("weight", weights), ("gradient of", gradients)):
             for name, tensor in tensors.items():
-                ends = torch.stack(torch.aminmax(tensor))  # faster than looking at each
-                if not torch.isfinite(ends).all():
+                if not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
                     raise Diverged(self.step, f"{what} {name!r}")
         seed = derive_seed(self.trajectory.recipe.seeds["mask"], "sparse_training", self.step)
         change = policy.change(self.step, weights, gradients, dict(self._kept), seed)
-        before = self._kept
+        kept = self._kept
         self._use(change.masks)
         with torch.no_grad():
             for name, weight in self._prunable.items():
                 # What went has no momentum that would move it, and what came begins at zero, without a past.
-                stayed = (before[name] & self._kept[name]).to(weight.dtype)
+                stayed = (kept[name] & self._kept[name]).to(weight.dtype)
                 for tensor in (weight, *self.optimizer.state.get(weight, {}).values()):
                     if isinstance(tensor, Tensor) and tensor.shape == stayed.shape:
                         tensor.mul_(stayed).add_(0.0)  # of a negative number no -0.0 is left

@@ -43,6 +43,14 @@ def test_digits_are_split_by_class_and_scaled(place: Place) -> None:
     assert torch.equal(arrays.test_inputs, digits(place).test_inputs)
 
 
+def test_digits_are_those_that_scikit_learn_gives(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
+    read = digits(place)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    given = digits(place)
+    for name in ("train_inputs", "train_labels", "test_inputs", "test_labels"):
+        assert torch.equal(getattr(read, name), getattr(given, name))
+
+
 def test_mnist1d_is_generated_and_leaves_the_global_generators_alone(place: Place) -> None:
     def states() -> tuple[float, float, float]:
         return random.random(), np.random.rand(), float(torch.rand(()))

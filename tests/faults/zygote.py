@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import importlib
 import io
 import json
@@ -20,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from lth_cli.cli.startup import defer_compiler
 
 
 class Disk:
@@ -111,17 +114,16 @@ def serve(lines: Iterator[str]) -> None:
 
 def _warm() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # torch._dynamo is what the first optimizer imports
-    for module in ("torch._dynamo", "lth_cli.cli.launch", "lth_cli.cli.main", "lth_cli.training.loop"):
+    defer_compiler()
+    for module in ("lth_cli.cli.launch", "lth_cli.cli.main", "lth_cli.training.loop"):
         importlib.import_module(module)
-    import sklearn.datasets
-
     from lth_cli.config import compose
+    from lth_cli.data import digits
 
     compose.load("prune", ["device=cpu"])  # the first composition is slow
     # the data are the same in every child: read once
-    digits = sklearn.datasets.load_digits(return_X_y=True)
-    sklearn.datasets.load_digits = lambda **_: digits
+    digits._table = functools.cache(digits._table)
+    digits._table()
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
