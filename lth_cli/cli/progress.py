@@ -46,6 +46,10 @@ def _label(branch: str | None, number: int) -> str:
     return f"round {number}" if branch is None else f"round {number} {branch}"
 
 
+def _with_density(branch: str | None, number: int, density: float) -> str:
+    return f"{_label(branch, number)} ({100 * density:.4g} % of weights)"
+
+
 def _scores(row: dict[str, Any], metric: Metric) -> str:
     splits = [(split, row.get(f"{split}_{metric.name}")) for split in ("train", "val", "test")]
     return ", ".join(f"{split} {metric.told(score)}" for split, score in splits if score is not None)
@@ -63,7 +67,7 @@ class _Plain(SessionObserver):
         self._metric = metric
 
     def round_started(self, branch: str | None, number: int, density: float) -> None:
-        self._label = f"{_label(branch, number)} ({100 * density:.4g} % of weights)"
+        self._label = _with_density(branch, number, density)
 
     def part_started(self, label: str) -> None:
         self._label = label
@@ -82,7 +86,10 @@ class _Plain(SessionObserver):
         self._done += 1
         if self._rounds:
             scores = _scores(row, self._metric)
-            self._print(f"[{self._done}/{self._total}] {self._label}: {scores}, {row['seconds']:.1f} s")
+            label = _with_density(
+                branch, row["round"], row["density"]
+            )  # masks may have changed since the start
+            self._print(f"[{self._done}/{self._total}] {label}: {scores}, {row['seconds']:.1f} s")
 
     def message(self, text: str) -> None:
         self._print(text)

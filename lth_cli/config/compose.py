@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import pydantic
 import yaml
@@ -192,7 +192,10 @@ def _explain(error: Exception, known: Iterable[str] | None = None) -> tuple[str,
     text = str(error)
     key = getattr(error, "full_key", None) or ""
     if match := re.search(r"Could not override '([^']+)'", text):
-        if known is None and match[1] in {path for path, _ in fields()}:
+        known_fields = dict(fields()) if known is None else {}
+        if match[1] in known_fields:
+            if get_origin(known_fields[match[1]].annotation) is dict:
+                return match[1], f"keys are added to it with a plus: '+{match[1]}={{KEY: VALUE}}'"
             group = match[1].partition(".")[0]
             return match[1], f"the chosen {group} has no such key; {group}=OPTION chooses another"
         return match[1], f"unknown key{_close_keys(match[1], known)}; lth COMMAND --cfg job shows every key"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,14 +12,16 @@ from lth_cli.config.distilling import RELATIVE
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.steps import parse_rounds
+from lth_cli.config.values import exact
 from lth_cli.experiments.plan import Plan, make_plan
 from lth_cli.experiments.session import Session, Task
 from lth_cli.experiments.teachers import keep_teachers, with_teachers
 from lth_cli.pruning.controls import control_masks
 from lth_cli.pruning.mask import Masks, count, everything
-from lth_cli.pruning.round import finished, next_masks
+from lth_cli.pruning.round import finished, next_masks, try_score
 from lth_cli.store.runs import Run
-from lth_cli.training.probe import TrainingProbe
+from lth_cli.training.loop import initial_state
+from lth_cli.training.probe import BriefProbe, TrainingProbe
 from lth_cli.training.trajectory import FromState, Initial, KeptSigns, Start, Teacher, Trajectory
 
 
@@ -45,7 +49,55 @@ def prune_task(config: schema.Config, run: Run | None = None) -> Task:
         if goes_on_by_itself(config.rewind, schema.CONTROLS[kind]):
             check_own_rounds(f"the control {kind}", config.rewind, controlled, "controls.rounds")
     trainings = 1 + config.pruning.rounds + len(config.controls.kinds) * len(controlled)
-    return Task("prune", with_teachers(make_plan(config), run), prune, trainings)
+    plan = with_teachers(make_plan(config), run)
+    size = sum(math.prod(shape) for shape in plan.prunable_shapes.values())
+    told = [
+        text for text in (_short_of_density(config.pruning, size), _idle_allocation(config.pruning)) if text
+    ]
+    plan = dataclasses.replace(plan, warnings=(*plan.warnings, *told))
+    own = "." in config.pruning.score
+    if own and config.pruning.rounds and run is None:
+        # Rather than after a training. Scores written here return what they must.
+        state = initial_state(plan.dense, config.resolved_seeds["init"])
+        try_score(
+            config.pruning, state.weights, everything(plan.prunable_shapes), BriefProbe(plan.dense, state)
+        )
+    return Task("prune", plan, prune, trainings)
+
+
+def _short_of_density(config: schema.Pruning, size: int) -> str | None:
+    """What to say where rounds that prune a fraction of what remains end above a target density."""
+    if (
+        config.density is None
+        or not config.rounds
+        or config.schedule != "geometric"
+        or config.layer_fractions
+    ):
+        return None
+    wanted, left, number = math.ceil(exact(config.density) * size), size, 0
+    ends = size
+    while left > wanted:
+        number += 1
+        left -= math.ceil(exact(config.fraction) * left)
+        if number == config.rounds:
+            ends = left
+    if number <= config.rounds:
+        return None
+    return (
+        f"pruning.density={config.density:g} is not reached: {config.rounds} rounds of {config.fraction:g} leave "
+        f"{100 * ends / size:.4g} % of the weights; pruning.rounds={number} reaches it, and "
+        "pruning.schedule=exponential in any number of rounds"
+    )
+
+
+def _idle_allocation(config: schema.Pruning) -> str | None:
+    """What to say where an allocation is asked for beside a pattern that leaves it nothing to do."""
+    if ":" not in config.pattern or config.allocation == "global":
+        return None
+    return (
+        f"pruning.allocation={config.allocation} has no effect: pruning.pattern={config.pattern} is the density of "
+        "every layer; pruning.exclude leaves layers dense"
+    )
 
 
 def refuse_other_masks(config: schema.Config, kinds: Sequence[str], key: str = "controls.kinds") -> None:

@@ -24,9 +24,9 @@ from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.models.build import channel_followers, new_head, output_tensors, prunable
 from lth_cli.objectives.own_metrics import OwnMetric, own_metrics
 from lth_cli.pruning.mask import Masks
-from lth_cli.pruning.patterns import check_pattern
+from lth_cli.pruning.patterns import check_density, check_pattern
 from lth_cli.pruning.scores import check_score
-from lth_cli.pruning.select import fraction_of, select_prunable
+from lth_cli.pruning.select import density_of, fraction_of, select_prunable
 from lth_cli.store.files import canonical
 from lth_cli.training import optimizers, precision
 from lth_cli.training.engine import Engine
@@ -300,6 +300,7 @@ def make_plan(config: schema.Config) -> Plan:
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     if pattern is not None:
         check_pattern(pattern, {name: shapes[name] for name in names})
+    _check_densities(config.pruning, {name: shapes[name] for name in names})
     if channels:
         followers = channel_followers(model, made.interface)
         attached = {name: of for name, of in followers.items() if of in names}
@@ -333,6 +334,22 @@ def make_plan(config: schema.Config) -> Plan:
         warnings=schedule_warnings(config, trajectory),
         own=own_metrics(config.evaluation.metrics, made.objective.metrics),
     )
+
+
+def _check_densities(config: schema.Pruning, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse densities that no masks of these tensors have.
+
+    Raises:
+        ConfigError: at `pruning.density` or `pruning.layer_densities`.
+    """
+    pattern = parse_pattern(config.pattern)
+    apart = {name: density for name in shapes if (density := density_of(config, name)) is not None}
+    for name, density in apart.items():
+        check_density(density, {name: shapes[name]}, pattern, f"pruning.layer_densities: {name}")
+    if config.density is not None:
+        check_density(
+            config.density, {name: shape for name, shape in shapes.items() if name not in apart}, pattern
+        )
 
 
 def _check_isometry(config: schema.Config) -> None:

@@ -100,7 +100,7 @@ def _threshold(scores: Tensors, masks: Masks, count: int) -> Tensor | None:
     threshold are ordered: nothing as large as the scores is made. On the CPU: not every torch release has a
     deterministic `kthvalue` on CUDA.
     """
-    checked = {name: _checked(name, scores, mask) for name, mask in masks.items()}
+    checked = {name: checked_score(name, scores, mask) for name, mask in masks.items()}
     if not count:
         return None
     dtype = functools.reduce(torch.promote_types, (score.dtype for score in checked.values()))
@@ -131,20 +131,28 @@ def _threshold(scores: Tensors, masks: Masks, count: int) -> Tensor | None:
 def _upper_bits(score: Tensor) -> Tensor:
     """The upper 16 bits of each of some float32, float64 or int64 on the CPU, as int16 of one axis."""
     # Sign and exponent come last where numbers are stored with the lowest byte first, as on every machine torch is for.
-    pieces = score.flatten().view(torch.int16)
+    flat = score.flatten()
+    if flat.stride(0) != 1:  # one axis of a larger tensor
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    pieces = flat.view(torch.int16)
     return pieces[score.element_size() // 2 - 1 :: score.element_size() // 2]
 
 
-def _checked(name: str, scores: Tensors, mask: Tensor) -> Tensor:
+def checked_score(name: str, scores: Tensors, mask: Tensor) -> Tensor:
     """The scores of one layer, looked at where a weight remains. Raises LthError."""
-    score = scores.get(name)
+    score = scores.get(name) if isinstance(scores, Mapping) else None
     if score is None:
         raise LthError(f"the pruning score returned nothing for {name}")
+    if not isinstance(score, Tensor):
+        raise LthError(f"the pruning score of {name} must be a tensor, got {type(score).__name__}")
     if score.shape != mask.shape:
         shapes = f"has shape {tuple(score.shape)}, the weights have {tuple(mask.shape)}"
         raise LthError(f"the pruning score of {name} {shapes}")
     if score.dtype == torch.bool or score.is_complex():
         raise LthError(f"the pruning score of {name} must be real numbers, got {score.dtype}")
+    if score.device != mask.device:
+        raise LthError(f"the pruning score of {name} is on {score.device}, the weights are on {mask.device}")
+    score = score.detach()
     if score.is_floating_point() and (missing := int(torch.count_nonzero(score.isnan() & mask))):
         raise LthError(f"the pruning score of {name} is NaN at {missing} remaining weights")
     return score
@@ -152,4 +160,4 @@ def _checked(name: str, scores: Tensors, mask: Tensor) -> Tensor:
 
 def remaining_scores(name: str, scores: Tensors, mask: Tensor) -> Tensor:
     """Scores of one layer's remaining weights, in flat order, checked. Raises LthError."""
-    return _checked(name, scores, mask)[mask]
+    return checked_score(name, scores, mask)[mask]

@@ -6,7 +6,9 @@ neighbours; a constant fan-in keeps as many inputs of every output.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.patterns import Pattern
+from lth_cli.config.values import exact
 from lth_cli.pruning.allocate import prune_global, remaining_scores
 from lth_cli.pruning.mask import Masks, Tensors
 
@@ -42,6 +45,55 @@ def check_pattern(
                     f"{listed}. Leave them dense: pruning.exclude=[{','.join(odd)}]",
                 )
             )
+
+
+def check_density(
+    density: float,
+    shapes: Mapping[str, tuple[int, ...]],
+    pattern: Pattern | None,
+    where: str = "pruning.density",
+) -> None:
+    """Refuse a density of some tensors together that no masks of a pattern have.
+
+    Raises:
+        ConfigError: at `where`, saying which is the least.
+    """
+    size = sum(math.prod(shape) for shape in shapes.values())
+    if not size or (pattern is not None and pattern.kind == "n_of_m"):
+        return
+    wanted = exact(density) * size
+    least = 1 if pattern is None else sum(_fewest(shape, pattern) for shape in shapes.values())
+    if wanted >= 1 and math.ceil(wanted) >= least:
+        return
+    kept = "one weight"
+    if pattern is not None:
+        kept = (
+            "one input of every output" if pattern.kind == "fan_in" else f"one {pattern.kind} of every tensor"
+        )
+    digits = 10 ** (len(str(size // least)) + 1)
+    share = math.ceil(Fraction(digits * least, size)) / digits
+    raise ConfigError(
+        (
+            where,
+            f"{density:g} of {size:,} weights are {float(wanted):,.3g}, and {kept} is kept at least, {least:,} in all; "
+            f"write {share:g} or more",
+        )
+    )
+
+
+def _fewest(shape: tuple[int, ...], pattern: Pattern) -> int:
+    """How few weights of a tensor blocks, channels or a constant fan-in can leave."""
+    kernel = math.prod(shape[2:])
+    if pattern.kind == "fan_in":
+        return shape[0]
+    if pattern.kind == "channel":
+        return shape[1] * kernel
+    # The smallest block is the one at the edge.
+    return (
+        (shape[0] % pattern.first or min(pattern.first, shape[0]))
+        * (shape[1] % pattern.second or min(pattern.second, shape[1]))
+        * kernel
+    )
 
 
 def prune_together(scores: Tensors, masks: Masks, count: int, pattern: Pattern | None) -> Masks:

@@ -30,10 +30,11 @@ from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.allocate import prune_layerwise
 from lth_cli.pruning.distribute import Distribution, distribute, layer_counts
 from lth_cli.pruning.mask import Masks, Tensors
-from lth_cli.pruning.patterns import check_pattern, prune_together
+from lth_cli.pruning.patterns import check_density, check_pattern, prune_together
 
 _SUPPLIED = ("steps_per_epoch", "horizon")
 _PATTERN = "sparse_training.pattern"
+_DENSITY = "sparse_training.density"
 
 Allocation: TypeAlias = Literal["global", "layerwise", "uniform", "erk"]
 Densities: TypeAlias = dict[str, Annotated[float, Field(gt=0.0, le=1.0)]]
@@ -238,9 +239,10 @@ class Cubic(Policy):
         return {**named, **asdict(self._window)}
 
     def start(self, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Masks:
-        """Everything. Raises ConfigError: the pattern does not fit."""
+        """Everything. Raises ConfigError: the pattern does not fit, or leaves more than the density."""
         if self._pattern is not None:
             check_pattern(self._pattern, shapes, _PATTERN)
+        check_density(self._density, shapes, self._pattern, _DENSITY)
         return mask_room.everything(shapes)
 
     def share(self, step: int) -> Fraction:
@@ -328,7 +330,7 @@ class Static(Policy):
         """Drawn uniformly within each layer; ceil(density x total) of the weights without a density of their own.
 
         Raises:
-            ConfigError: a pattern of `layer_densities` that matches nothing.
+            ConfigError: a pattern of `layer_densities` that matches nothing, or a density below one weight.
         """
         for pattern in self._own:
             if not any(fnmatchcase(name, pattern) for name in shapes):
@@ -340,6 +342,7 @@ class Static(Policy):
             if any(fnmatchcase(name, pattern) for pattern in self._own)
         }
         others = {name: shape for name, shape in shapes.items() if name not in apart}
+        check_density(self._density, others, None, _DENSITY)
         counts = layer_counts(others, self._density, self._distribution)
         counts |= {
             name: math.ceil(exact(density) * math.prod(shapes[name])) for name, density in apart.items()

@@ -26,7 +26,7 @@ class Probe(Protocol):
     Every method is a function of its arguments: the same call gives the same numbers, and neither the training nor the
     random state changes. Arithmetic is float32, whatever the training's format. `weights` are those with a mask, pruned
     ones zero; all other parameters, and buffers, are as they are at that step. What comes back has the names, shapes
-    and devices of `weights`, dense: at pruned weights too.
+    and devices of `weights`, dense: at pruned weights too. Where it is not finite, an LthError says so.
     """
 
     @property

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.config.patterns import parse_pattern
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.values import exact
-from lth_cli.pruning.allocate import prune_through
+from lth_cli.pruning.allocate import checked_score, prune_through
 from lth_cli.pruning.distribute import distribute
 from lth_cli.pruning.mask import Masks, Tensors, apply, layer_counts, total
 from lth_cli.pruning.mask import count as count_remaining
@@ -96,22 +97,62 @@ def _scores(
 ) -> Tensors:
     """Scores of what the masks leave of some weights; higher is kept, also where `config.invert` turns them round."""
     score = make_score(config, probe)
-    scores = score(apply({name: weights[name].detach() for name in masks}, masks), masks, seed=seed)
+    left = apply({name: weights[name].detach() for name in masks}, masks)
+    try:
+        found = score(left, masks, seed=seed)
+    except LthError:
+        raise
+    except Exception as error:
+        if "." not in config.score:
+            raise
+        # A person's own code may fail in any way.
+        raise LthError(f"pruning.score={config.score} failed: {type(error).__name__}: {error}") from error
+    scores = {name: _finite(name, found, mask) for name, mask in masks.items()}
     if config.allocation == "global_normalized":
-        scores = {name: _normalized(score) for name, score in scores.items()}
+        scores = {name: _normalized(score, masks[name]) for name, score in scores.items()}
     return {name: _negative(score) for name, score in scores.items()} if config.invert else scores
 
 
-def _normalized(score: Tensor) -> Tensor:
-    """Over the L2 norm of the tensor's scores; a bool, which is no score, stays one."""
-    return score if score.dtype == torch.bool else score / (score.double().norm() + _SMALL).to(score.device)
+def try_score(config: schema.Pruning, weights: Mapping[str, Tensor], masks: Masks, probe: Probe) -> None:
+    """Ask the score of a config once, and forget what it says.
+
+    Args:
+        config: names it.
+        weights: by name.
+        masks: True = kept.
+        probe: the training at these weights.
+
+    Raises:
+        ConfigError: it fails, or returns what `next_masks` would refuse.
+    """
+    try:
+        _scores(config, weights, masks, probe, seed=0)
+    except LthError as error:
+        raise ConfigError(("pruning.score", f"tried on initial weights, {error}")) from error
+
+
+def _finite(name: str, scores: Tensors, mask: Tensor) -> Tensor:
+    """The scores of one layer, looked at where a weight remains. Raises LthError."""
+    score = checked_score(name, scores, mask)
+    if score.is_floating_point() and (infinite := int(torch.count_nonzero(score.isinf() & mask))):
+        raise LthError(
+            f"the pruning score of {name} is infinite at {infinite} remaining weights; to keep or prune some in any "
+            "case, give them a very large or small number"
+        )
+    return score
+
+
+def _normalized(score: Tensor, mask: Tensor) -> Tensor:
+    """Over the L2 norm of the scores of the tensor's remaining weights."""
+    norm: Tensor = score.double().masked_fill(~mask, 0.0).norm() + _SMALL
+    normalized: Tensor = score / norm
+    return normalized
 
 
 def _negative(score: Tensor) -> Tensor:
-    """A bool, which is no score, stays one; unsigned numbers have no negative."""
-    if score.dtype == torch.bool:
-        return score
-    return -(score if score.is_floating_point() or score.is_complex() else score.long())
+    """Unsigned numbers have no negative."""
+    negative: Tensor = -(score if score.is_floating_point() else score.long())
+    return negative
 
 
 _Group = tuple[list[str], tuple[int, int]]

@@ -242,8 +242,8 @@ class Trainer:
             if change.skip_update:
                 assert loss is not None, "a policy that takes the place of the update needs gradients"
                 return loss
-            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)  # the update passes over the same batch
+            for buffer, value in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(value)  # the update passes over the same batch
         return None
 
     def gradients(self, batch: Batch) -> Tensor:

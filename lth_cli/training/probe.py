@@ -87,7 +87,7 @@ class TrainingProbe:
             found = self._loss(leaves, batch, loss, temperature, mode)
             return torch.autograd.grad(found, list(leaves.values()), materialize_grads=True)
 
-        return self._mean(weights, batches, slopes)
+        return self._mean(weights, batches, slopes, "gradients")
 
     def product(
         self,
@@ -108,7 +108,7 @@ class TrainingProbe:
             along = torch.stack([(slope * way).sum() for slope, way in zip(slopes, ways, strict=True)]).sum()
             return torch.autograd.grad(along, at, materialize_grads=True)
 
-        return self._mean(weights, batches, bends)
+        return self._mean(weights, batches, bends, "products with the Hessian")
 
     def response(
         self,
@@ -137,7 +137,7 @@ class TrainingProbe:
         with self._asked("inference"):
             outputs: Tensor = functional_call(self._model, {**held, **leaves}, (given,))
         found = torch.autograd.grad(read(outputs), list(leaves.values()), materialize_grads=True)
-        return _alike(weights, found)
+        return self._alike(weights, found, "gradients")
 
     def _held(self, weights: Tensors) -> Tensors:
         """Every parameter that is not among some weights, and every buffer, as stored."""
@@ -159,6 +159,7 @@ class TrainingProbe:
         weights: Tensors,
         batches: Iterable[Batch],
         of_batch: Callable[[Tensors, Batch], Iterable[Tensor]],
+        what: str,
     ) -> Tensors:
         """The mean over all examples of what is a mean over those of each batch; of one batch, that to the bit."""
         self._execution.activate()
@@ -170,7 +171,19 @@ class TrainingProbe:
             seen += count
             for own, part in zip(mean, of_batch(leaves, batch), strict=True):
                 own.add_(part.detach() - own, alpha=count / seen)
-        return _alike(weights, mean)
+        return self._alike(weights, mean, what)
+
+    def _alike(self, weights: Tensors, found: Iterable[Tensor], what: str) -> Tensors:
+        """What was found, by name. Raises LthError: it is not finite."""
+        alike = {}
+        for (name, weight), tensor in zip(weights.items(), found, strict=True):
+            if not torch.isfinite(tensor).all():
+                raise LthError(
+                    f"the {what} that the pruning score asks for are not finite: that of {name}, at the weights of "
+                    f"step {self._state.step}; a lower optimizer.lr or another pruning.at may help"
+                )
+            alike[name] = tensor.detach().to(weight.device)
+        return alike
 
     @contextmanager
     def _asked(self, mode: Mode) -> Iterator[None]:
@@ -198,8 +211,9 @@ def _leaves(weights: Tensors, device: torch.device, dtype: torch.dtype) -> Tenso
     return {name: weight.detach().to(device, dtype).requires_grad_() for name, weight in weights.items()}
 
 
-def _alike(weights: Tensors, found: Iterable[Tensor]) -> Tensors:
-    return {
-        name: tensor.detach().to(weight.device)
-        for (name, weight), tensor in zip(weights.items(), found, strict=True)
-    }
+class BriefProbe(TrainingProbe):
+    """A probe to try a score with: the first batch stands for any number of them."""
+
+    def batches(self, count: Count) -> Iterator[Batch]:
+        """See `Probe`."""
+        return super().batches(1)

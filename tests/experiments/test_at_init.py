@@ -89,6 +89,13 @@ def test_a_channel_goes_with_its_norm(tmp_path, lth_in, small):
         (["pruning=channel", "pruning.output_layer=prune"], "outputs of the network"),
         (["pruning=channel", "controls.kinds=[random]"], "one by one"),
         (["pruning.at=17it"], "between 0 and 16"),
+        (["pruning=snip", "pruning.density=0.0001"], "one weight is kept at least"),
+        (["pruning=channel", "pruning.density=0.01"], "one channel of every tensor is kept at least"),
+        (
+            ["pruning=one_shot", "pruning.layer_densities={fc_layers.0.weight: 1e-4}"],
+            "layer_densities: fc_layers.0",
+        ),
+        (["pruning=snip", "pruning.arguments={batches: 2, often: 3}"], "added to it with a plus"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_there(wrong, told, tmp_path, lth_in, small):
@@ -96,3 +103,44 @@ def test_what_cannot_be_is_refused_before_anything_is_there(wrong, told, tmp_pat
     assert done.code == 2
     assert told in done.err
     assert not (tmp_path / "runs").exists()
+
+
+OWN = """
+def of_another_shape(weights, masks, *, seed):
+    return {name: weight.sum(0) for name, weight in weights.items()}
+
+def later_not_a_number(weights, masks, *, seed):
+    later = any((~mask).any() for mask in masks.values())
+    return {name: weight.abs() * float("nan" if later else "1") for name, weight in weights.items()}
+"""
+
+
+def test_a_score_of_ones_own_is_tried_before_the_training(tmp_path, lth_in, small, monkeypatch):
+    """Once, on one batch, of the initial weights; where it fails later, what is trained stays."""
+    (tmp_path / "own_scores.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    rounds = ("pruning.rounds=2", "training.length=2it")
+    refused = lth_in(tmp_path, "prune", *small, *rounds, "pruning.score=own_scores.of_another_shape")
+    assert refused.code == 2
+    assert (
+        "pruning.score: tried on initial weights, the pruning score of fc_layers.0.weight has shape"
+        in refused.err
+    )
+    assert not (tmp_path / "runs").exists()
+    failed = lth_in(
+        tmp_path, "prune", *small, *rounds, "pruning.score=own_scores.later_not_a_number", "name=a"
+    )
+    assert failed.code == 1 and "NaN at" in failed.err
+    assert len(Run.open(tmp_path / "runs" / "a").results()) == 2
+
+
+def test_rounds_that_end_above_the_density_are_told_of(tmp_path, lth_in, small):
+    short = ("pruning.rounds=2", "training.length=2it")
+    done = lth_in(tmp_path, "prune", *small, *short, "pruning.density=0.6")
+    assert "2 rounds of 0.2 leave 63.97 % of the weights; pruning.rounds=3 reaches it" in done.err
+    pattern = ("pruning=two_of_four", "model.hidden=[32,20]", "pruning.allocation=erk")
+    assert (
+        "allocation=erk has no effect"
+        in lth_in(tmp_path, "prune", *small, *pattern, "training.length=2it").err
+    )
+    assert "not reached" not in lth_in(tmp_path, "prune", *small, *short, "pruning.density=0.7").err

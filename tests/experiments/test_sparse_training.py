@@ -46,6 +46,11 @@ def test_a_round_has_the_masks_of_its_end(folder):
     assert {8} < set(round_.checkpoints())
 
 
+def test_the_line_of_a_round_has_the_density_of_its_end(tmp_path, lth_in, small):
+    done = lth_in(tmp_path, "train", *small, *GRADUAL, "name=gradual")
+    assert "round 0 (20 % of weights)" in done.err, done.err
+
+
 def test_it_is_reused_and_copies_are_trained_from_its_middle(folder, lth_in, small):
     again = lth_in(folder, "train", *small, *RIGL, "name=again")
     assert again.code == 0, again.err
@@ -81,6 +86,16 @@ def test_verify_knows_the_masks_of_every_state(folder, lth_in, tmp_path):
         (("train", "sparse_training.end=1000ep"), "sparse_training.end"),
         (("train", "training.freeze=['*0.weight']"), "these are frozen"),
         (("train", "sparse_training.layer_densities={other: 0.5}"), "matches no tensor"),
+        (("train", "sparse_training.density=1e-5"), "one weight is kept at least"),
+        (
+            (
+                "train",
+                "sparse_training=gradual",
+                "sparse_training.pattern=block_8x8",
+                "sparse_training.density=0.01",
+            ),
+            "one block of every tensor is kept at least",
+        ),
         (("prune", "pruning=rigl"), "lth train sparse_training=rigl"),
     ],
 )

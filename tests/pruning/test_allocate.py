@@ -95,6 +95,23 @@ def test_layout_in_memory_changes_nothing():
     assert torch.equal(prune_global({"a": rearranged}, ones({"a": rearranged}), 11)["a"], plain)
 
 
+def test_scores_may_be_a_column_of_something_larger_or_have_gradients():
+    table = torch.tensor([[3.0, 0.0], [1.0, 9.0], [2.0, 5.0]])
+    column = table[:, 0]  # of one axis, and two elements apart
+    columns = torch.stack([column, table[:, 1]], 1).view(3, 1, 2)[..., 0]  # likewise once it is flat
+    everywhere = torch.tensor(1.0).expand(3)
+    leaf = column.clone().requires_grad_()
+    for score, kept in (
+        (column, [True, False, True]),
+        (columns, [[True], [False], [True]]),
+        (everywhere, [False, True, True]),
+        (leaf * 2, [True, False, True]),
+        (column[1:2], [False]),
+    ):
+        pruned = prune_global({"a": score}, ones({"a": score}), 1)
+        assert pruned["a"].tolist() == kept
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bfloat16, torch.float16, torch.float64])
 def test_every_real_dtype_is_ordered_as_sorting_does(dtype):
     drawn = torch.randn(2, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -133,6 +150,8 @@ def test_layer_without_a_count_is_refused():
     ("scores", "message"),
     [
         ({}, "returned nothing for a"),
+        (None, "returned nothing for a"),
+        ({"a": [1.0, 2.0]}, "of a must be a tensor, got list"),
         ({"a": torch.ones(2, 1)}, r"of a has shape \(2, 1\), the weights have \(2,\)"),
         ({"a": torch.ones(2, dtype=torch.bool)}, "must be real numbers, got torch.bool"),
         ({"a": torch.ones(2, dtype=torch.complex64)}, "must be real numbers, got torch.complex64"),

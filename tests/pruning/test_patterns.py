@@ -1,6 +1,7 @@
 """Patterns keep their promises for any scores: exact counts, whole sets, nested masks."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -11,7 +12,14 @@ from lth_cli.config.errors import ConfigError
 from lth_cli.config.patterns import parse_pattern
 from lth_cli.pruning.distribute import distribute
 from lth_cli.pruning.mask import is_nested, layer_counts, ones
-from lth_cli.pruning.patterns import check_pattern, follow, prune_fan_in, prune_n_of_m, prune_wholes
+from lth_cli.pruning.patterns import (
+    check_density,
+    check_pattern,
+    follow,
+    prune_fan_in,
+    prune_n_of_m,
+    prune_wholes,
+)
 
 
 def drawn(seed, *shape):
@@ -138,3 +146,37 @@ def test_no_pattern(text):
 def test_unstructured_is_none():
     assert parse_pattern("unstructured") is None
     assert layer_counts(ones({"w": torch.zeros(2, 3)})) == {"w": 6}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "density", "below", "told"),
+    [
+        (
+            "unstructured",
+            0.0011,
+            0.001,
+            "0.91, and one weight is kept at least, 1 in all; write 0.0011 or more",
+        ),
+        (
+            "fan_in",
+            0.0164,
+            0.015,
+            "one input of every output is kept at least, 15 in all; write 0.017 or more",
+        ),
+        (
+            "channel",
+            0.11,
+            0.1,
+            "one channel of every tensor is kept at least, 100 in all; write 0.11 or more",
+        ),
+        ("block_4x8", 0.0242, 0.02, "one block of every tensor is kept at least, 22 in all"),
+    ],
+)
+def test_a_density_below_what_a_pattern_leaves_is_refused(pattern, density, below, told):
+    shapes = {
+        "conv.weight": (5, 2, 3, 3),
+        "fc.weight": (10, 82),
+    }  # 910; blocks at the edge are 1 x 2 x 9 and 2 x 2
+    check_density(density, shapes, parse_pattern(pattern))
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        check_density(below, shapes, parse_pattern(pattern))

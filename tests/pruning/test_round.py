@@ -408,3 +408,38 @@ def test_inverted_unsigned_scores_have_no_negative():
 def test_counts_of_open_lth_are_of_one_pruning_a_round():
     with pytest.raises(ValueError, match=r"needs pruning\.iterations=1"):
         Pruning(rounds=1, count="open_lth", iterations=2)
+
+
+def infinite_in_one(weights, masks, *, seed):
+    return {name: 1 / weight for name, weight in weights.items()}
+
+
+def failing(weights, masks, *, seed):
+    raise KeyError("fc9.weight")
+
+
+def test_an_infinite_score_and_one_that_fails_are_named():
+    weights = {"a.weight": torch.tensor([0.0, 1.0, 2.0])}
+    for score, told in (
+        ("infinite_in_one", "score of a.weight is infinite at 1 remaining weights"),
+        ("failing", "score=.*failing failed: KeyError: 'fc9.weight'"),
+    ):
+        config = Pruning(rounds=1, score=f"{__name__}.{score}")
+        with pytest.raises(LthError, match=told):
+            next_masks(config, weights, ones(weights), round_number=1, output=[], seed=0)
+    masks = {"a.weight": torch.tensor([False, True, True])}
+    config = Pruning(rounds=1, score=f"{__name__}.infinite_in_one")
+    assert next_masks(config, weights, masks, round_number=1, output=[], seed=0)["a.weight"].sum() == 1
+
+
+def test_what_a_score_says_of_pruned_weights_is_in_no_norm():
+    weights = {"a.weight": torch.tensor([[0.0, 3.0, 4.0]]), "b.weight": torch.tensor([[0.5, 0.9]])}
+    masks = {"a.weight": torch.tensor([[False, True, True]]), "b.weight": torch.ones(1, 2, dtype=torch.bool)}
+    config = Pruning(rounds=1, fraction=0.25, score=f"{__name__}.relative", allocation="global_normalized")
+    pruned = next_masks(config, weights, masks, round_number=1, output=[], seed=0)
+    assert pruned["a.weight"].tolist() == [[False, True, True]]
+    assert pruned["b.weight"].tolist() == [[False, True]]  # 0.5 of a norm of 1.03; 3 of 5
+
+
+def relative(weights, masks, *, seed):
+    return {name: weight * weight / weight for name, weight in weights.items()}

@@ -162,3 +162,17 @@ def test_without_classes_there_is_no_balanced_sample(ask):
     assert probe.classes is None
     with pytest.raises(LthError, match="of classes"):
         probe.balanced(1)
+
+
+@pytest.mark.parametrize("asked", ["gradients", "product", "response"])
+def test_what_is_not_finite_is_named(ask, asked):
+    probe, _, _, weights = ask()
+    weights = {name: weight * 1e30 for name, weight in weights.items()}
+    first = next(iter(weights))
+    calls = {
+        "gradients": lambda: probe.gradients(weights, probe.batches(1)),
+        "product": lambda: probe.product(weights, probe.batches(1), weights),
+        "response": lambda: probe.response(weights, lambda outputs: outputs.sum() * float("inf")),
+    }
+    with pytest.raises(LthError, match=f"not finite: that of {first}, at the weights of step 0"):
+        calls[asked]()
