@@ -161,7 +161,7 @@ def _answered(study: Study, config: Analyze, signals: Signals, quiet: bool) -> S
 
 def _list(config_dir: Path | None) -> None:
     """One line an analysis: the first sentence of its config file."""
-    from lth_cli.config.compose import packaged_configs
+    from lth_cli.config.named import packaged_configs
 
     folders = [packaged_configs(), *([config_dir] if config_dir else [])]
     paths = {path.stem: path for folder in folders for path in sorted((folder / "analysis").glob("*.yaml"))}

@@ -53,7 +53,7 @@ def _bash_words() -> list[str]:
 
 
 def _config_folders(own: Path | str | None) -> list[Path]:
-    from lth_cli.config.compose import packaged_configs
+    from lth_cli.config.named import packaged_configs
 
     return [packaged_configs(), *([Path(own)] if own else [])]
 

@@ -1,64 +1,123 @@
-"""`lth ls`, `lth show` and `lth compare`: what is there. They read, and write nothing but a figure asked for."""
+"""`lth ls`, `lth show`, `lth compare` and `lth diff`: what is there, and how it differs."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+if TYPE_CHECKING:
+    from lth_cli.store.runs import Run
+
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="LTH_RUNS_DIR", help="Folder of runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands that only read."""
-    app.command("ls", help="List runs; with --sweep, the points of a sweep.")(_list)
+    app.command(
+        "ls",
+        help="List runs, all or those that fulfil filters; with --sweep, the points of a sweep. Filters and columns "
+        "are keys of the config (optimizer.lr, or the end of one: lr), what was typed (model, dataset), results of the "
+        "last round (test_accuracy, density), and state, tags, note, rounds, created.",
+        epilog="Example: lth ls model=resnet20 state=finished 'test_accuracy>0.9' --sort test_accuracy",
+    )(_list)
     app.command("show", help="Show one run: state, rounds, metrics, where it lies.")(_show)
-    app.command("compare", help="Put runs side by side; those that differ by seed become mean and spread.")(
-        _compare
-    )
+    app.command(
+        "compare",
+        help="Put runs side by side: those that differ by seed become mean and spread; then what else differs.",
+        epilog="Example: lth compare imp-seed_0 imp-seed_1 late-seed_0 late-seed_1 --csv",
+    )(_compare)
+    app.command(
+        "diff",
+        help="What differs between two runs: every key of the config, versions, machine, commits, code of your own.",
+        epilog="Example: lth diff imp late",
+    )(_diff)
 
 
 def _list(
+    filters: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILTER]...",
+            help="KEY=VALUE, 'KEY>VALUE', <, <=, >=, !=; a list seed=0,1 or a pattern name='imp-*'. "
+            "With --sweep: name of a sweep.",
+        ),
+    ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Show the points of SWEEP, or of the one launched last.")
     ] = False,
-    name: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="With --sweep: its name.")] = None,
+    sort: Annotated[str | None, typer.Option("--sort", help="Column to sort by; -COLUMN descends.")] = None,
+    descending: Annotated[bool, typer.Option("--descending", help="With --sort: the highest first.")] = False,
+    columns: Annotated[str | None, typer.Option("--columns", help="Columns to show: run,seed,lr,...")] = None,
     runs_dir: RunsDir = Path("runs"),
     json: Json = False,
+    csv: Csv = False,
 ) -> None:
-    import json as json_library
-
+    if json and csv:
+        raise typer.BadParameter("--json and --csv are two ways to print the same; give one")
     if sweep:
-        _list_sweep(runs_dir, name, json)
+        wrong = [flag for flag, given in (("--sort", sort), ("--columns", columns)) if given]
+        if wrong:
+            raise typer.BadParameter(f"{wrong[0]} is not for --sweep")
+        if len(filters or ()) > 1:
+            raise typer.BadParameter("--sweep takes the name of one sweep")
+        _list_sweep(runs_dir, filters[0] if filters else None, json, csv)
         return
-    if name is not None:
-        raise typer.BadParameter(f"{name!r}; write lth ls --sweep {name} or lth show {name}")
+    _list_runs(runs_dir, filters or [], sort, descending, columns, json, csv)
 
-    from rich.console import Console
 
-    from lth_cli.report.show import as_json
-    from lth_cli.report.tables import runs_table
-    from lth_cli.store.runs import list_runs
+def _list_runs(
+    runs_dir: Path,
+    filters: list[str],
+    sort: str | None,
+    descending: bool,
+    columns: str | None,
+    json: bool,
+    csv: bool,
+) -> None:
+    from lth_cli.config.errors import LthError
+    from lth_cli.report import listing
+    from lth_cli.report.facts import Key
+    from lth_cli.report.finding import Filter, find
 
-    runs, faults = list_runs(runs_dir)
+    wanted = [Filter(text) for text in filters]
+    keys = [Key(name.strip()) for name in (columns or "").split(",") if name.strip()]
+    if columns is not None and not keys:
+        raise typer.BadParameter("--columns takes names, run,test_accuracy")
+    descends = descending or (sort or "").startswith("-")
+    sorting = listing.Sorting(Key(sort.removeprefix("-")), descends) if sort else None
+    faults: list[LthError] = []
+    runs = find(runs_dir, wanted, faults.append, [*keys, *([sorting.key] if sorting else [])])
+    if json:
+        # A key that no run has is known after the last run, but where it fulfils nothing there is nothing before it.
+        at_once = not keys and not any(one.negative for one in wanted)
+        shown = listing.write_json(runs, keys, sorting, sys.stdout, at_once=at_once)
+    elif csv:
+        shown = listing.write_csv(runs, keys, sorting, sys.stdout)
+    else:
+        shown = listing.print_runs(runs, keys, sorting)
     for fault in faults:
         typer.echo(f"lth: {fault}", err=True)
-    if json:
-        typer.echo(json_library.dumps([as_json(run) for run in runs], indent=2))
-    elif runs:
-        Console().print(runs_table(runs))
+    if faults and not shown:
+        raise typer.Exit(1)
+    if shown or json or csv:
+        return
+    if wanted and runs_dir.is_dir():
+        typer.echo(f"lth: no run in {runs_dir} is so", err=True)
     else:
         typer.echo(f"No runs in {runs_dir} yet. Try: lth prune")
 
 
-def _list_sweep(runs_dir: Path, name: str | None, json: bool) -> None:
+def _list_sweep(runs_dir: Path, name: str | None, json: bool, csv: bool) -> None:
     import json as json_library
 
     from lth_cli.config.errors import LthError
     from lth_cli.launchers.slurm import job_states
-    from lth_cli.report.sweeps import as_json, print_sweep, status
+    from lth_cli.report.sweeps import as_json, headlines, print_sweep, status
     from lth_cli.store.sweeps import find_sweep, list_sweeps
 
     others: list[str] = []
@@ -82,6 +141,11 @@ def _list_sweep(runs_dir: Path, name: str | None, json: bool) -> None:
     if json:
         typer.echo(json_library.dumps(as_json(found, known), indent=2))
         return
+    if csv:
+        from lth_cli.report.layout import write_csv
+
+        write_csv([one.row(headlines(known)) for one in known], sys.stdout)
+        return
     print_sweep(found, known)
     if others:
         typer.echo("Other sweeps: " + ", ".join(others))
@@ -91,21 +155,28 @@ def _show(
     run: Annotated[str, typer.Argument(help="Name or path of a run.")],
     runs_dir: RunsDir = Path("runs"),
     json: Json = False,
+    csv: Csv = False,
 ) -> None:
     import json as json_library
 
+    from lth_cli.report.comparing import tidy
+    from lth_cli.report.layout import write_csv
     from lth_cli.report.show import as_json, print_run
     from lth_cli.store.runs import find_run
 
+    if json and csv:
+        raise typer.BadParameter("--json and --csv are two ways to print the same; give one")
     found = find_run(runs_dir, run)
-    if json:
+    if csv:
+        write_csv(tidy([[found]]), sys.stdout)
+    elif json:
         typer.echo(json_library.dumps(as_json(found), indent=2))
     else:
         print_run(found)
 
 
 def _compare(
-    runs: Annotated[list[str], typer.Argument(help="Names or paths of runs.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths of runs.")],
     runs_dir: RunsDir = Path("runs"),
     figure: Annotated[
         Path | None,
@@ -117,10 +188,80 @@ def _compare(
             "--axis", help="Of the figure: weights remaining in %, parameters or multiply-adds left."
         ),
     ] = "density",
+    json: Json = False,
+    csv: Csv = False,
 ) -> None:
-    from lth_cli.report.show import compare
-    from lth_cli.store.runs import find_run
+    import json as json_library
 
+    from lth_cli.report.comparing import tidy
+    from lth_cli.report.layout import write_csv, write_json
+    from lth_cli.report.series import group_runs
+    from lth_cli.report.show import compare
+
+    if json and csv:
+        raise typer.BadParameter("--json and --csv are two ways to print the same; give one")
     if axis != "density" and figure is None:
         raise typer.BadParameter(f"--axis {axis} is that of a figure; add --figure FILE.png")
-    compare([find_run(runs_dir, run) for run in runs], figure, axis)
+    if figure is not None and (json or csv):
+        raise typer.BadParameter("--figure is drawn beside the table; leave --json and --csv out")
+    found = _with_results(runs, runs_dir)
+    if not json and not csv:
+        compare(found, figure, axis)
+        return
+    rows = tidy(group_runs(found))
+    if json:
+        write_json((json_library.dumps(row) for row in rows), sys.stdout)
+    else:
+        write_csv(rows, sys.stdout)
+
+
+def _with_results(names: list[str], runs_dir: Path) -> list[Run]:
+    """The runs named that have a finished round; of the others is said why not, and exit code 1 where there is none."""
+    from lth_cli.config.errors import LthError
+    from lth_cli.store.index import read_run
+    from lth_cli.store.runs import find_run
+
+    found: list[Run] = []
+    for name in dict.fromkeys(names):
+        try:
+            run = find_run(runs_dir, name)
+            entry = read_run(run)
+        except LthError as error:
+            typer.echo(f"lth: {error}", err=True)
+            continue
+        if not entry.rounds:
+            typer.echo(f"lth: {run.name} has no finished round yet ({entry.state})", err=True)
+        elif run.path.resolve() not in [other.path.resolve() for other in found]:
+            found.append(run)
+    if not found:
+        raise typer.Exit(1)
+    return found
+
+
+def _diff(
+    one: Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")],
+    other: Annotated[str, typer.Argument(metavar="RUN", help="Another.")],
+    runs_dir: RunsDir = Path("runs"),
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+    from lth_cli.report import differences
+    from lth_cli.report.layout import write_csv
+    from lth_cli.store.runs import find_run
+
+    if json and csv:
+        raise typer.BadParameter("--json and --csv are two ways to print the same; give one")
+    ours, theirs = find_run(runs_dir, one), find_run(runs_dir, other)
+    if json:
+        import json as json_library
+
+        typer.echo(json_library.dumps(differences.as_json(ours, theirs), indent=2))
+    elif csv:
+        names = ("one", "other")
+        rows = [
+            {"section": row.section, "key": row.key, **dict(zip(names, row.values, strict=True))}
+            for row in differences.differences([ours, theirs])
+        ]
+        write_csv(rows, sys.stdout, ("section", "key", *names))
+    else:
+        differences.print_diff(ours, theirs)

@@ -12,7 +12,18 @@ from typing import Any, NoReturn, TextIO, cast
 
 import typer
 
-from lth_cli.cli import analyze, cancel, collecting, listing, rewinding, running, sequence, verify
+from lth_cli.cli import (
+    analyze,
+    cancel,
+    collecting,
+    keeping,
+    listing,
+    rewinding,
+    running,
+    sequence,
+    verify,
+    watching,
+)
 from lth_cli.cli.startup import defer_compiler
 from lth_cli.experiments import torchrun
 
@@ -28,6 +39,8 @@ rewinding.register(app)
 sequence.register(app)
 analyze.register(app)
 listing.register(app)
+watching.register(app)
+keeping.register(app)
 cancel.register(app)
 verify.register(app)
 collecting.register(app)

@@ -18,7 +18,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from lth_cli.analyses.schema import Analyze, sections
-from lth_cli.config.compose import packaged_configs
+from lth_cli.config.named import packaged_configs
 from lth_cli.config.schema import Config
 
 _ENVIRONMENT = re.compile(r"\$\{oc\.env:\w+,([^}]*)\}")

@@ -24,20 +24,13 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import lth_cli
 from lth_cli.config.bombs import refuse_bombs
 from lth_cli.config.errors import ConfigError, RequestError
+from lth_cli.config.named import packaged_configs
 from lth_cli.config.schema import Config, fields
 
 _MOST_POINTS = 10_000
 _IN_TRAINING = "sparse_training"
-
-
-def packaged_configs() -> Path:
-    """The folder of config groups: inside an installed package, beside it in a checkout."""
-    package = Path(lth_cli.__file__).parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
 
 
 class _PersonalConfigs(SearchPathPlugin):

@@ -20,6 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from lth_cli.config import compose
 from lth_cli.config.compose import Point
 from lth_cli.config.errors import ConfigError
+from lth_cli.config.named import packaged_configs
 from lth_cli.config.steps import Duration
 
 
@@ -109,7 +110,7 @@ class _Composer:
         try:
             with (
                 compose.personal_configs(self._config_dir),
-                initialize_config_dir(str(compose.packaged_configs().resolve()), version_base="1.3"),
+                initialize_config_dir(str(packaged_configs().resolve()), version_base="1.3"),
             ):
                 return hydra_compose(self._command, overrides=list(overrides))
         except (HydraException, OmegaConfBaseException, ValueError, TypeError, RecursionError):
@@ -142,7 +143,7 @@ def _sets_value(text: str, combination: tuple[str, ...]) -> bool:
             chooses_option = inside and isinstance(parsed.value(), str)
             if not chooses_option and (inside or theirs == key or theirs.startswith(f"{key}.")):
                 return False
-    return not (compose.packaged_configs() / key).is_dir()
+    return not (packaged_configs() / key).is_dir()
 
 
 @lru_cache(maxsize=4096)

@@ -55,6 +55,11 @@ def own_sources(target: str) -> dict[str, OwnModule]:
     return dict(sorted(found.items()))
 
 
+def own_file(module: str) -> Path | None:
+    """Where a module of a person's own lies; None where it is not found here."""
+    return _file(module)
+
+
 def digests(target: str) -> dict[str, str]:
     """The digest of each of these modules by name."""
     return {name: source.digest for name, source in own_sources(target).items()}

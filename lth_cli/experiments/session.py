@@ -16,7 +16,7 @@ from lth_cli.config.compose import validate
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.metrics import Metric, noting
 from lth_cli.config.schema import Config
-from lth_cli.experiments.environment import describe_machine, git_commit
+from lth_cli.experiments.environment import describe_machine, git_commit, own_code_git
 from lth_cli.experiments.kept_scores import keep_scores, with_kept_scores, without_places_of_scores
 from lth_cli.experiments.ledger import ledger
 from lth_cli.experiments.plan import Plan, differences
@@ -362,7 +362,7 @@ def open_session(
     with run.lock().acquire(), trainers() as make_trainer:
         run.clear_leftovers()
         keep_scores(config, run)
-        run.update(state="running", error=None, diverged=None)
+        run.update(state="running", error=None, diverged=None, trainings=task.trainings)
         observer.measured_by(task.plan.metrics[0])
         done = sum(round_.finished for branch in (None, *run.branches()) for round_ in run.rounds(branch))
         short = shortage(task.plan, max(0, task.trainings - done), run.path)
@@ -407,6 +407,15 @@ def _mark_failed(run: Run, error: Exception) -> None:
         sys.stderr.write(f"the failure could not be noted in the run: {second}\n")
 
 
+def _own_code(config: Config) -> dict[str, Any]:
+    """The code of a person's own, with what git says of its files."""
+    code = own_code(config)
+    if not code:
+        return {}
+    git = own_code_git(sorted({name for one in code.values() for name in one["modules"]}))
+    return {"own_code": code, **({"own_code_git": git} if git else {})}
+
+
 def _create(config: Config, task: Task, name: str) -> Run:
     runs_dir = Path(config.runs_dir)
     try:
@@ -433,7 +442,7 @@ def _create(config: Config, task: Task, name: str) -> Run:
             "seeds": config.resolved_seeds,
             **noting(task.plan.metrics),
             "git_commit": git_commit(),
-            **({"own_code": code} if (code := own_code(config)) else {}),
+            **_own_code(config),
             "error": None,
             **describe_machine(config),
         },

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from lth_cli.report.figures import new_figure, save_figure
+from lth_cli.report.layout import Column, print_table
 from lth_cli.store.analyses import Row, StoredAnalysis, Value
 
 _MOST_ROWS = 40
 _MOST_ROWS_AS_JSON = 1000
-_PIPE_WIDTH = 160
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 
 
@@ -51,13 +48,13 @@ def as_json(stored: StoredAnalysis) -> dict[str, Any]:
 
 def print_answer(stored: StoredAnalysis, not_shown: Collection[str] = ()) -> None:
     """Tables but those not shown, the answer in sentences, where it lies and what it cost."""
-    console = _console()
+    console = Console()
     result = stored.result
     for name, rows in stored.tables().items():
         if name in not_shown or not rows:
             continue
         if len(rows) <= _MOST_ROWS:
-            console.print(_table(f"{result['analysis']}: {name}", rows))
+            print_table(_columns(rows), f"{result['analysis']}: {name}", console)
         else:
             console.print(f"{name}: {len(rows):,} rows in {stored.path / name}.csv", **_PLAIN)
     for line in result["headline"]:
@@ -71,32 +68,34 @@ def print_answer(stored: StoredAnalysis, not_shown: Collection[str] = ()) -> Non
 
 def print_points(points: Sequence[tuple[str, StoredAnalysis | None]]) -> None:
     """A line a point of a sweep: what was asked, what was found, where it lies."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    for heading in ("point", "answer", "stored in"):
-        table.add_column(heading, overflow="fold")
-    for asked, stored in points:
-        if stored is None:
-            table.add_row(asked, "failed", "")
-        else:
-            table.add_row(asked, "; ".join(stored.result["headline"]), str(stored.path))
-    _console().print(table)
-
-
-def _console() -> Console:
-    """As wide as the terminal; a pipe or file has no width, and breaks no number in two."""
+    found = [("failed", "") if stored is None else _found(stored) for _, stored in points]
     console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_PIPE_WIDTH)
+    if not console.is_terminal:
+        asked = [text for text, _ in points]
+        answers, places = zip(*found, strict=True)
+        headings = ("point", "answer", "stored in")
+        columns = zip(headings, (asked, answers, places), strict=True)
+        print_table([Column(heading, cells, right=False) for heading, cells in columns], console=console)
+        return
+    for (text, _), (answer, place) in zip(
+        points, found, strict=True
+    ):  # sentences, which no column is wide enough for
+        for line in (text, f"  {answer}", *([f"  {place}"] if place else [])):
+            console.print(line, **_PLAIN)
 
 
-def _table(title: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    for column in columns:
-        numeric = not any(isinstance(row.get(column), str) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_shown(row.get(column)) for column in columns))
-    return table
+def _found(stored: StoredAnalysis) -> tuple[str, str]:
+    return "; ".join(stored.result["headline"]), str(stored.path)
+
+
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    """Words tell the rows apart; they are repeated where the numbers need several tables."""
+    found = []
+    for column in dict.fromkeys(column for row in rows for column in row):
+        words = any(isinstance(row.get(column), str) for row in rows)
+        cells = [_shown(row.get(column)) for row in rows]
+        found.append(Column(column.replace("_", " "), cells, right=not words, repeated=words))
+    return found
 
 
 def _shown(value: Value) -> str:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from lth_cli.report.figures import new_figure, save_figure
+from lth_cli.report.layout import Column, print_table
 from lth_cli.store.files import make_folder, write_text
 from lth_cli.store.runs import Run
 
@@ -104,19 +103,22 @@ def write_sequence(runs_dir: Path, name: str, rows: Sequence[Row]) -> Path:
 def print_sequence(rows: Sequence[Row], folder: Path, baseline: bool) -> None:
     """The table that people see."""
     console = Console()
-    table = Table(title="accuracy in %, cost in seconds", box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("run", overflow="fold")
-    for heading in (*(("plain", "cost") if baseline else ()), "taught", "cost", "with teachers"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        plain = [_percent(row["plain_accuracy"]), _cost(row["plain_seconds"])] if baseline else []
-        own = [_percent(row["accuracy"]), _cost(row["seconds"]), _cost(row["seconds_amortised"])]
-        table.add_row(row["point"] or row["run"], *plain, *own)
     last = rows[-1]
-    totals = ["", _cost(last["total_plain"])] if baseline else []
-    table.add_section()
-    table.add_row("total", *totals, "", _cost(last["total_free"]), _cost(last["total_amortised"]))
-    console.print(table)
+    plain = [
+        Column("plain", [*(_percent(row["plain_accuracy"]) for row in rows), ""]),
+        Column("cost", [*(_cost(row["plain_seconds"]) for row in rows), _cost(last["total_plain"])]),
+    ]
+    columns = [
+        Column("run", [*(row["point"] or row["run"] for row in rows), "total"], right=False, repeated=True),
+        *(plain if baseline else []),
+        Column("taught", [*(_percent(row["accuracy"]) for row in rows), ""]),
+        Column("cost", [*(_cost(row["seconds"]) for row in rows), _cost(last["total_free"])]),
+        Column(
+            "with teachers",
+            [*(_cost(row["seconds_amortised"]) for row in rows), _cost(last["total_amortised"])],
+        ),
+    ]
+    print_table(columns, "accuracy in %, cost in seconds", console)
     console.print("with teachers: each teacher's own training shared by those it taught", highlight=False)
     reused = sum(row["steps_reused"] for row in rows)
     if reused:

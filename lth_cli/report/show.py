@@ -9,13 +9,17 @@ from typing import Any
 from rich.console import Console
 
 from lth_cli.config.errors import LthError
+from lth_cli.config.named import option_of
+from lth_cli.report.comparing import print_comparison
 from lth_cli.report.figures import rounds_figure
+from lth_cli.report.layout import print_table
 from lth_cli.report.series import Axis, group_runs, labels
 from lth_cli.report.tables import rounds_table
 from lth_cli.store.analyses import StoredAnalysis
 from lth_cli.store.formats import NewerFormat
 from lth_cli.store.own_code import changes
 from lth_cli.store.runs import Run
+from lth_cli.store.tags import read_tags
 
 
 def draw_figures(run: Run) -> None:
@@ -30,7 +34,8 @@ def print_result(runs: Sequence[Run]) -> None:
     for group, label in zip(groups, labels(groups), strict=True):
         seeds = ", ".join(str(run.config.get("seed")) for run in group)
         several = f" (mean ± standard deviation over seeds {seeds})" if len(group) > 1 else f" (seed {seeds})"
-        console.print(rounds_table(group, f"{label}: test {group[0].headline.title}{several}"))
+        print_table(rounds_table(group), f"{label}: test {group[0].headline.title}{several}", console)
+        console.print()
     for run in runs:
         trained, reused = steps(run)
         console.print(
@@ -92,9 +97,12 @@ def _cost(run: Run) -> str:
 def as_json(run: Run) -> dict[str, Any]:
     """Everything `lth show` tells, as plain values."""
     trained, reused = steps(run)
+    tags = read_tags(run.path)
     return {
         "path": str(run.path),
         "state": run.effective_state,
+        "tags": list(tags.tags),
+        "note": tags.note,
         "info": {key: value for key, value in run.info.items() if key != "files"},
         "config": run.config,
         "own_code_changes": changes(run),
@@ -128,15 +136,17 @@ def _origin(summary: dict[str, Any]) -> dict[str, Any]:
 def print_run(run: Run) -> None:
     """One run: what it is, its state, its rounds, its files."""
     console = Console()
-    info, config = run.info, run.config
+    info, config, tags = run.info, run.config, read_tags(run.path)
     trained, reused = steps(run)
     facts = {
         "state": run.effective_state + (f": {info['error']}" if info.get("error") else ""),
         "command": " ".join(map(str, info.get("command", []))),
         "created": f"{info.get('created')}, finished {info.get('finished') or '-'}",
         **({"masks of": info["source"]["path"]} if "source" in info else {}),
-        "model": config["model"]["_target_"],
-        "data set": config["dataset"]["_target_"],
+        **({"tags": " ".join(tags.tags)} if tags.tags else {}),
+        **({"note": tags.note} if tags.note else {}),
+        "model": _named(run, "model"),
+        "data set": _named(run, "dataset"),
         "training": f"{config['training']['length']}, batch {config['training']['batch_size']}, "
         f"{config['optimizer']['_target_']} lr {config['optimizer']['lr']}",
         **({"taught by": taught} if (taught := ", ".join(_teachers(run))) else {}),
@@ -152,10 +162,17 @@ def print_run(run: Run) -> None:
     for name, value in facts.items():
         console.print(f"  {name:<10} {value}", highlight=False, markup=False, soft_wrap=True)
     if run.results():
-        console.print(rounds_table([run], f"test {run.headline.title}"))
+        print_table(rounds_table([run]), f"test {run.headline.title}", console)
     for stored in StoredAnalysis.all_of(run):
         lines = [f"analysis {stored.path.name}: {_found(stored)['headline'][0]}", f"  {stored.path}"]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _named(run: Run, group: str) -> str:
+    """What was chosen of a group, as it is typed, and the class behind it."""
+    section = run.config[group]
+    name = option_of(group, section, list(map(str, run.info.get("command") or ())))
+    return f"{name} ({section['_target_']})"
 
 
 def _own_code(run: Run) -> str:
@@ -177,19 +194,14 @@ def _teachers(run: Run) -> list[str]:
 
 
 def compare(runs: Sequence[Run], figure: Path | None, axis: Axis = "density") -> None:
-    """Tables of several runs, seeds put together, and on request one figure of all (PNG and SVG).
+    """A table of several runs, seeds put together, what differs, and on request one figure of all (PNG and SVG).
 
     Raises:
         LthError: when there is nothing to draw yet.
     """
     console = Console()
     groups = group_runs(runs)
-    for group, label in zip(groups, labels(groups), strict=True):
-        console.print(
-            rounds_table(
-                group, f"{label} ({len(group)} run{'s' * (len(group) > 1)}): test {group[0].headline.title}"
-            )
-        )
+    print_comparison(groups)
     if figure is not None:
         written = rounds_figure(groups, figure.with_suffix(""), axis)
         if not written:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
 from lth_cli.config.errors import LthError
 from lth_cli.config.metrics import ACCURACY, Metric
+from lth_cli.report.layout import Column, print_table
 from lth_cli.store.runs import Run
 from lth_cli.store.sweeps import Sweep, SweepPoint
 
@@ -169,13 +167,8 @@ def print_sweep(sweep: Sweep, known: Sequence[PointStatus], summary_alone: bool 
     """
     console = Console()
     info = sweep.info
-    table = _table(known)
-    unbounded = console.options.update(width=10_000)
-    whole = Measurement.get(console, unbounded, table).maximum <= console.width
-    if not whole:  # a line a point stays readable with hundreds of them
-        table = _table(known, runs=False)
     if not summary_alone:
-        console.print(table)
+        print_table(_columns(known), console=console)
     counts = Counter(one.state for one in known)
     summary = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
     console.print(f"{len(known)} point{'s' * (len(known) > 1)}: {summary}", highlight=False)
@@ -185,39 +178,25 @@ def print_sweep(sweep: Sweep, known: Sequence[PointStatus], summary_alone: bool 
             console.print(f"  {one.point.index} {one.point.run} failed: {one.error}", **_PLAIN)
             if log.exists():
                 console.print(f"    log: {log}", **_PLAIN)
-    where = sweep.path if whole else sweep.table_path
-    console.print(f"Sweep {sweep.name} ({info['launcher']['kind']}): more in {where}", **_PLAIN)
+    console.print(f"Sweep {sweep.name} ({info['launcher']['kind']}): more in {sweep.table_path}", **_PLAIN)
 
 
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 
 
-def _table(known: Sequence[PointStatus], runs: bool = True) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    swept = _swept(known)
+def _columns(known: Sequence[PointStatus]) -> list[Column]:
     metrics = headlines(known)
     shared = metrics[0] if len(metrics) == 1 else None
-    column = "test" if shared is None else f"test {shared.unit if shared.unit == '%' else shared.axis}"
-    for heading, right in (
-        ("point", True),
-        *((key, False) for key in swept),
-        ("state", False),
-        ("rounds", True),
-        (column, True),
-        *([("run", False)] if runs else []),
-    ):
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for one in known:
-        values = dict(text.lstrip("+").partition("=")[::2] for text in one.point.overrides)
-        table.add_row(
-            str(one.point.index),
-            *(values.get(key, "") for key in swept),
-            one.state,
-            f"{one.trained}/{one.point.trainings}",
-            one.told if shared is None or one.score is None else shared.number(one.score),
-            *([one.point.run] if runs else []),
-        )
-    return table
+    typed = [dict(text.lstrip("+").partition("=")[::2] for text in one.point.overrides) for one in known]
+    scores = [one.told if shared is None or one.score is None else shared.number(one.score) for one in known]
+    return [
+        Column("point", [str(one.point.index) for one in known]),
+        *(Column(key, [values.get(key, "") for values in typed], right=False) for key in _swept(known)),
+        Column("state", [one.state for one in known], right=False),
+        Column("rounds", [f"{one.trained}/{one.point.trainings}" for one in known]),
+        Column("test" if shared is None else f"test {shared.axis}", scores),
+        Column("run", [one.point.run for one in known], right=False, dispensable=1),
+    ]
 
 
 def _swept(known: Sequence[PointStatus]) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lth_cli.store.files import Damaged
 from lth_cli.store.tensors import content_digest, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _KIND = "mask"
 
@@ -49,6 +49,9 @@ def _shapes(masks: dict[str, Tensor]) -> dict[str, list[int]]:
 
 
 def _packed(masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    import numpy as np
+    import torch
+
     for name, mask in masks.items():
         if mask.dtype != torch.bool:
             raise ValueError(f"the mask of {name} is {mask.dtype}, not boolean")
@@ -57,6 +60,9 @@ def _packed(masks: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unpacked(path: Path, packed: Tensor, shape: object) -> Tensor:
+    import numpy as np
+    import torch
+
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise Damaged(path, f"{shape!r} is not a shape")
     count = math.prod(shape)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lth_cli.config.errors import RequestError
 from lth_cli.store.files import (
@@ -23,6 +21,9 @@ from lth_cli.store.lines import read_lines, rewrite_lines
 from lth_cli.store.masks import load_mask, save_mask
 from lth_cli.store.states import State, load_state, save_state, state_name, stored_steps
 from lth_cli.store.tensors import read_tensors, refuse_newer, write_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 """Of the summary."""

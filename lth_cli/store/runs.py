@@ -113,8 +113,8 @@ class Run:
         if not (path / _RUN_FILE).is_file():
             raise RequestError(f"{path} is not a run: it has no {_RUN_FILE}")
         run = cls(path)
-        version = run.info.get("format")
-        if type(version) is not int or not isinstance(run.info.get("id"), str):
+        info = run.info
+        if type(info.get("format")) is not int or not isinstance(info.get("id"), str):
             raise Damaged(path / _RUN_FILE, "it has no format and id")
         return run
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lth_cli.store.files import Damaged, entries
 from lth_cli.store.tensors import FORMAT_WITH_MASKS, read_about, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _KIND = "state"
 _SUFFIX = ".safetensors"
@@ -87,6 +88,8 @@ def load_state(path: Path) -> State:
         Damaged: the file is not what was written, or not a state.
         NewerFormat, ReadFailed: it cannot be read.
     """
+    import torch
+
     tensors, meta = read_tensors(path, _KIND)
     state = State(step=_header_of(path, meta).step)
     for key, tensor in tensors.items():

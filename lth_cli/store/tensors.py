@@ -7,19 +7,20 @@ release; read through the library, whose parser checks every offset before it is
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
 
 from lth_cli.store.files import Damaged, ReadFailed, canonical, reading, write_chunks
 from lth_cli.store.formats import check_format
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 """Of the files written; lower ones are read too."""
@@ -28,18 +29,25 @@ FORMAT_WITH_MASKS = 2
 _NEWEST = {"state": FORMAT_WITH_MASKS}
 _HEADER_LIMIT = 64 * 2**20
 _ENTRY = "lth"  # one metadata entry with canonical JSON: several would have no fixed order
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+
+
+@functools.cache
+def _dtypes() -> dict[Any, str]:
+    """Names of the format by dtype; commands that read headers alone do without torch."""
+    import torch
+
+    return {
+        torch.float64: "F64",
+        torch.float32: "F32",
+        torch.float16: "F16",
+        torch.bfloat16: "BF16",
+        torch.int64: "I64",
+        torch.int32: "I32",
+        torch.int16: "I16",
+        torch.int8: "I8",
+        torch.uint8: "U8",
+        torch.bool: "BOOL",
+    }
 
 
 def write_tensors(
@@ -72,7 +80,7 @@ def write_tensors(
     for key in order:
         end = offset + len(views[key])
         header[key] = {
-            "dtype": _DTYPES[tensors[key].dtype],
+            "dtype": _dtypes()[tensors[key].dtype],
             "shape": list(tensors[key].shape),
             "data_offsets": [offset, end],
         }
@@ -90,6 +98,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         NewerFormat: the file is of a later format, whole or not.
         ReadFailed: the file cannot be read.
     """
+    import safetensors.torch
+
     with reading(path), path.open("rb") as file:
         meta = _header(path, file)
         file.seek(0)
@@ -177,7 +187,7 @@ def content_digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> s
 def _content(tensors: Mapping[str, Tensor], views: Mapping[str, memoryview], meta: Mapping[str, Any]) -> str:
     about = {key: value for key, value in meta.items() if key != "content"}
     sha = hashlib.sha256()
-    layout = [[key, _DTYPES[tensors[key].dtype], list(tensors[key].shape)] for key in sorted(tensors)]
+    layout = [[key, _dtypes()[tensors[key].dtype], list(tensors[key].shape)] for key in sorted(tensors)]
     # the layout is hashed before any byte, so no two layouts of the same bytes can collide
     sha.update(canonical([about, layout]).encode())
     for key in sorted(tensors):
@@ -187,7 +197,9 @@ def _content(tensors: Mapping[str, Tensor], views: Mapping[str, memoryview], met
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor in row-major order, without a copy where it lies so on the CPU."""
-    if tensor.dtype not in _DTYPES or tensor.layout != torch.strided:
+    import torch
+
+    if tensor.dtype not in _dtypes() or tensor.layout != torch.strided:
         raise ValueError(f"a {tensor.dtype} tensor ({tensor.layout}) cannot be stored")
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data

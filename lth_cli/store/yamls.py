@@ -12,13 +12,8 @@ from lth_cli.store.files import Damaged, read_bytes, write_text
 _LIMIT = 2**20
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses aliases, with which a small file describes a structure that fills all memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not accepted")
-        return super().compose_node(parent, index)
+_DEEPEST = 100
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same values, five times as fast
 
 
 class _Dumper(yaml.SafeDumper):
@@ -46,9 +41,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a mapping. Raises Damaged (tags, aliases, over 1 MiB, no mapping, malformed), ReadFailed."""
     content = read_bytes(path, _LIMIT)
     try:
+        _refuse_bombs(content)
         value = yaml.load(content, Loader=_Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Damaged(path, f"not plain YAML ({' '.join(str(error).split())})") from error
     if not isinstance(value, dict):
         raise Damaged(path, "not a YAML mapping")
     return value
+
+
+def _refuse_bombs(content: bytes) -> None:
+    """Refuse aliases, with which a small file describes a structure that fills all memory, and bottomless nesting."""
+    depth = 0
+    for event in yaml.parse(content, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not accepted")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise yaml.YAMLError(f"nested more than {_DEEPEST} deep")

@@ -34,13 +34,20 @@ def test_the_result_is_a_table_with_mean_and_spread_and_what_comes_next(folder):
     assert "±" in text
     assert "Stored in runs/t-seed_0" in text
     assert "lth compare t-seed_0 t-seed_1 --figure accuracy.png" in text
-    assert "63.97 %" in text
+    assert "\t63.97\t" in text
 
 
 def test_show(folder, lth_in):
     done = lth_in(folder, "show", "t-seed_1")
     assert done.code == 0
-    for words in ("t-seed_1", "finished", "lth_cli.models.mlp.MLP", "2ep, batch 60", "ticket", "reinit"):
+    for words in (
+        "t-seed_1",
+        "finished",
+        "lenet_300_100 (lth_cli.models.mlp.MLP)",
+        "2ep, batch 60",
+        "ticket",
+        "reinit",
+    ):
         assert words in done.out
     assert "dense" in lth_in(folder, "show", "dense").out
     assert lth_in(folder, "show", "runs/dense").code == 0

@@ -129,7 +129,10 @@ def test_train_refuses_what_only_prune_uses(lth, override, tmp_path):
     [
         (["show", "nothing"], "no run 'nothing' in runs"),
         (["show"], "Missing argument"),
-        (["compare", "nothing"], "no run 'nothing' in runs"),
+        (["diff", "nothing", "more"], "no run 'nothing' in runs"),
+        (["rm", "nothing", "--yes"], "no run 'nothing' in runs"),
+        (["mv", "nothing", "more"], "no run 'nothing' in runs"),
+        (["tag", "nothing", "--add", "x"], "no run 'nothing' in runs"),
         (["nonsense"], "No such command 'nonsense'"),
         (["ls", "extra"], "extra"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -191,3 +192,33 @@ def test_a_kept_teacher_of_changed_code_teaches_nobody(
     refused = lth(*taught)
     assert refused.code == 2
     assert "of teacher:0@6it, which teaches student, has changed: own_net" in refused.err
+
+
+def test_what_git_says_of_own_code_is_kept_with_the_run(
+    write: Write, train: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The commit and what is not committed of these files, not of others; nothing outside git."""
+
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path / "code"), *who, *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    assert train("name=outside").code == 0
+    assert "own_code_git" not in Run.open(tmp_path / "runs" / "outside").info
+    git("init", "-q")
+    git("add", "own_net.py", "own_score.py")
+    git("commit", "-q", "-m", "first")
+    write(own_net=MODEL.replace("torch.relu", "torch.tanh"), own_score=SCORE + "\n")
+    assert train("name=inside").code == 0
+    (noted,) = Run.open(tmp_path / "runs" / "inside").info["own_code_git"]
+    assert (noted["repository"], noted["commit"]) == ("code", git("rev-parse", "HEAD"))
+    assert noted["files"] == ["own_net.py", "own_parts/layers.py"]
+    assert noted["untracked"] == ["own_parts/layers.py"]
+    assert noted["diff"] == git("diff", "HEAD", "--", "own_net.py") + "\n"
+    assert "+        return self.head(torch.tanh" in noted["diff"] and "own_score" not in noted["diff"]
