@@ -14,9 +14,11 @@ from lth_cli.cli.listing import RunsDir
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("cancel", help="Call off what is left of a sweep; running points store their states first.")(
-        _cancel
-    )
+    app.command(
+        "cancel",
+        help="Call off what is left of a sweep; running points store their states first.",
+        epilog="Example: lth cancel rates",
+    )(_cancel)
 
 
 def _cancel(

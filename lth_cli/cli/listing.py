@@ -25,7 +25,11 @@ def register(app: typer.Typer) -> None:
         "last round (test_accuracy, density), and state, tags, note, rounds, created.",
         epilog="Example: lth ls model=resnet20 state=finished 'test_accuracy>0.9' --sort test_accuracy",
     )(_list)
-    app.command("show", help="Show one run: state, rounds, metrics, where it lies.")(_show)
+    app.command(
+        "show",
+        help="Show one run: state, rounds, metrics, where it lies.",
+        epilog="Example: lth show imp-seed_0 --json",
+    )(_show)
     app.command(
         "compare",
         help="Put runs side by side: those that differ by seed become mean and spread; then what else differs.",

@@ -27,7 +27,17 @@ from lth_cli.cli import (
 from lth_cli.cli.startup import defer_compiler
 from lth_cli.experiments import torchrun
 
-app = typer.Typer(
+
+class _Program(typer.Typer):
+    """Commands whose help ends with `--debug`, which `_main` takes off the command line."""
+
+    def command(self, *names: Any, **options: Any) -> Any:
+        told = "With --debug anywhere, what fails prints its whole traceback."
+        options["epilog"] = "\n\n".join([*filter(None, [options.get("epilog")]), told])
+        return super().command(*names, **options)
+
+
+app = _Program(
     name="lth",
     help="A laboratory for lottery-ticket research: train, prune, rewind, and never train the same step twice.",
     no_args_is_help=True,
@@ -95,8 +105,10 @@ def _main() -> NoReturn:
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except typer.TyperException as error:
-        sys.stderr.write(f"lth: {error.format_message()}\n")
-        sys.exit(error.exit_code)
+        message = error.format_message()
+        if message:  # a bare `lth` has shown its help
+            sys.stderr.write(f"lth: {message}{_other_command(message)}\n")
+        sys.exit(error.exit_code if message else 0)
     except BrokenPipeError:
         # Whoever read our output has gone; a second failure while flushing would print a traceback.
         sys.stdout = None
@@ -105,6 +117,32 @@ def _main() -> NoReturn:
         if debug:
             traceback.print_exc()
         sys.exit(_report(error, debug))
+
+
+_INSTEAD = {
+    "resume": "The command that began a run goes on with it.",
+    "continue": "The command that began a run goes on with it.",
+    "run": "Type lth train or lth prune.",
+    "eval": "lth show RUN has the results; lth analyze RUN asks further.",
+    "evaluate": "lth show RUN has the results; lth analyze RUN asks further.",
+    "test": "lth show RUN has the results; lth analyze RUN asks further.",
+    "plot": "lth show RUN and lth compare RUN... draw figures.",
+    "sweep": "lth train -m and lth prune -m make a run of each of KEY=1,2.",
+    "status": "Type lth ls or lth watch.",
+    "list": "Type lth ls.",
+    "delete": "Type lth rm.",
+    "finetune": "Type lth rewind RUN rewind.technique=fine_tune.",
+    "distill": "Type lth train distillation.teachers=..., or lth sequence.",
+}
+
+
+def _other_command(message: str) -> str:
+    """What to type in the place of a command that does not exist."""
+    match = re.fullmatch(r"No such command '([^']*)'\.", message)
+    if match is None:
+        return ""
+    known = [command.name for command in app.registered_commands if command.name]
+    return " " + _INSTEAD.get(match[1].lower(), f"There are: {', '.join(known)}.")
 
 
 class _Output:
@@ -157,6 +195,7 @@ def _report_memory(error: Exception) -> None:
 
 
 def _report(error: Exception, debug: bool) -> int:
+    from lth_cli.config import sources
     from lth_cli.config.errors import LthError, RequestError
 
     if isinstance(error, LthError):
@@ -178,6 +217,11 @@ def _report(error: Exception, debug: bool) -> int:
         sys.stderr.write(f"lth: {where}{error.strerror}\n")
         return 1
     if not debug:
-        sys.stderr.write(f"lth: {type(error).__name__}: {error}\n")
-        sys.stderr.write("lth: this is a fault in lth; --debug shows where\n")
+        told = f"{type(error).__name__}: {error}"
+        own = sources.own_frame(error)
+        if own is not None:
+            sys.stderr.write(f"lth: {own.filename}:{own.lineno}: {told}\n")
+            sys.stderr.write(f"lth: in {own.name}: {own.line}\nlth: --debug shows the whole way there\n")
+        else:
+            sys.stderr.write(f"lth: {told}\nlth: this is a fault in lth; --debug shows where\n")
     return 1

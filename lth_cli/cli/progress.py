@@ -130,6 +130,7 @@ class _Bars(SessionObserver):
     def round_started(self, branch: str | None, number: int, density: float) -> None:
         text = f"{_label(branch, number)} ({100 * density:.4g} %)"
         self._progress.reset(self._steps, description=text, total=None, note="")
+        self._score = ""  # of the round before
 
     def part_started(self, label: str) -> None:
         self._progress.reset(self._steps, description=label, total=None, note="")
@@ -145,7 +146,7 @@ class _Bars(SessionObserver):
     def evaluated(self, line: dict[str, Any]) -> None:
         score = line.get(self._metric.name)
         if line["split"] == "test" and score is not None:
-            self._score = f"  test {self._metric.told(score)}"
+            self._score = f"  test {self._metric.told(score)} at step {line['step']:,}"
 
     def round_finished(self, branch: str | None, row: dict[str, Any]) -> None:
         self._progress.update(self._rounds, advance=1, note=_scores(row, self._metric))

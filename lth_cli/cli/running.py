@@ -37,14 +37,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands that train."""
-    for kind, summary in (
-        ("train", "Train one dense network."),
-        ("prune", "Find a winning ticket: train, prune, rewind, repeat."),
+    for kind, summary, example in (
+        (
+            "train",
+            "Train one dense network.",
+            "lth train model=resnet20 dataset=cifar10 training.length=160ep",
+        ),
+        (
+            "prune",
+            "Find a winning ticket: train, prune, rewind, repeat.",
+            "lth prune model=conv2 dataset=mnist rewind.to=500it -m seed=0,1,2",
+        ),
     ):
         app.command(
             kind,
             help=summary,
-            epilog="Example: lth prune model=conv2 dataset=mnist rewind.to=500it -m seed=0,1,2",
+            epilog=f"Example: {example}",
         )(_command(kind))
 
 

@@ -16,6 +16,7 @@ from lth_cli.cli.point import run_point
 from lth_cli.cli.signals import Signals
 from lth_cli.config.compose import validate
 from lth_cli.config.errors import LthError
+from lth_cli.config.sources import where_own
 from lth_cli.launchers.local import log_output
 from lth_cli.launchers.slurm import job_states
 from lth_cli.report.sweeps import update_table
@@ -48,7 +49,7 @@ def run_stored_point(sweep: Sweep, index: int, signals: Signals, quiet: bool = F
         sweep.note(index, "failed", str(error))
         raise
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {error}{where_own(error)}"
         sweep.note(index, "failed", text)
         traceback.print_exc()
         raise LthError(text) from error

@@ -28,6 +28,7 @@ from lth_cli.config.bombs import refuse_bombs
 from lth_cli.config.errors import ConfigError, RequestError
 from lth_cli.config.named import packaged_configs
 from lth_cli.config.schema import Config, fields
+from lth_cli.config.values import FORMS
 
 _MOST_POINTS = 10_000
 _IN_TRAINING = "sparse_training"
@@ -203,10 +204,12 @@ def _explain(error: Exception, known: Iterable[str] | None = None) -> tuple[str,
         r"Could not find '([^']+)'\s*(?:Available options in '([^']+)':((?:\s*\n\t.*)*))?", text
     ):
         group, _, option = match[1].rpartition("/")
-        options = ", ".join((match[3] or "").split())
-        return group, f"there is no option {option!r}{_elsewhere(group, option)}" + (
-            f"; accepted: {options}" if options else ""
+        options = (match[3] or "").split()
+        return group, f"there is no option {option!r}{_elsewhere(group, option, options)}" + (
+            f"; accepted: {', '.join(options)}" if options else ""
         )
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text):
+        return match[1], f"{match[2]} are several values; add -m, which makes a run of each"
     first = re.sub(
         r"\s+", " ", text.split("\n    full_key", maxsplit=1)[0].split("\nSee https", maxsplit=1)[0]
     ).strip()
@@ -215,7 +218,21 @@ def _explain(error: Exception, known: Iterable[str] | None = None) -> tuple[str,
     return str(key), first
 
 
-def _elsewhere(group: str, option: str) -> str:
+def _elsewhere(group: str, option: str, options: Sequence[str]) -> str:
+    """What was meant, where that can be told: another spelling, or something that goes by another way."""
+    plain = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in options}
+    typed = re.sub(r"[^a-z0-9]", "", option.lower())
+    close = [typed] if typed in plain else difflib.get_close_matches(typed, plain, n=3, cutoff=0.75)
+    if close:
+        return f" (did you mean {' or '.join(f'{group}={plain[name]}' for name in close)}?)"
+    if group == "dataset":
+        return "; images in folders are read by dataset=image_folder, arrays of your own by dataset._target_="
+    if group == "model":
+        return "; model=torchvision model.name= has more, and model._target_= takes one of your own"
+    return _in_training(group, option)
+
+
+def _in_training(group: str, option: str) -> str:
     """Methods that change masks within a training are no options of `pruning`."""
     known = {path.stem for path in (packaged_configs() / _IN_TRAINING).glob("*.yaml")} - {"none"}
     if group != "pruning" or option not in known:
@@ -224,10 +241,16 @@ def _elsewhere(group: str, option: str) -> str:
 
 
 def _close_keys(key: str, known: Iterable[str] | None = None) -> str:
-    paths = [path for path, _ in fields()] if known is None else known
-    parts = {name for path in paths for name in (path, path.rpartition(".")[2])}
-    close = difflib.get_close_matches(key, sorted(parts), n=2)
-    return f"; close to it: {', '.join(close)}" if close else ""
+    paths = sorted({path for path, _ in fields()} if known is None else set(known))
+    ends: dict[str, list[str]] = {}
+    for path in paths:
+        ends.setdefault(path.rpartition(".")[2], []).append(path)
+    if (end := ends.get(key)) is not None:
+        end.sort(key=lambda path: (path.count("."), not path.startswith("training.")))
+        return f"; write {' or '.join(end[:3])}"
+    close = difflib.get_close_matches(key, [*paths, *ends], n=2)
+    full = dict.fromkeys(path for name in close for path in ends.get(name, [name])[:2])
+    return f"; close to it: {', '.join(full)}" if full else ""
 
 
 def validate(values: Mapping[str, Any]) -> Config:
@@ -298,6 +321,8 @@ def _problem(
             path.append(str(part))
             here = here[part] if part < len(here) else None
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "string_pattern_mismatch":
+        message = FORMS.get(detail["ctx"]["pattern"], message)
     if detail["type"] == "extra_forbidden":
         message = "unknown key" + _close_keys(".".join(path), known)
     elif detail["type"] == "missing":

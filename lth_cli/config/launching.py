@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lth_cli.config.values import Section, SlurmText
+from lth_cli.config.values import JOB_MEMORY, JOB_TIME, Section, SlurmText
 
 
 class Launcher(Section):
@@ -25,10 +25,10 @@ class Launcher(Section):
     ) = Field(None, description="local: list of GPUs dealt to the workers in turn. slurm: GPUs of a job.")
     partition: SlurmText | None = Field(None, description="slurm: null is the cluster's default.")
     account: SlurmText | None = Field(None, description="slurm: null is the person's default.")
-    time: Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(min|h)$")] = Field(
+    time: Annotated[str, Field(pattern=JOB_TIME)] = Field(
         "1h", description="slurm: of a job, 30min or 12h; one that runs out of it is requeued and goes on."
     )
-    memory: Annotated[str, Field(pattern=r"^[1-9]\d{0,6}[MGT]$")] = Field(
+    memory: Annotated[str, Field(pattern=JOB_MEMORY)] = Field(
         "8G", description="slurm: of a job, 500M or 16G."
     )
     cpus: Annotated[int, Field(ge=1, le=1024)] = Field(

@@ -14,6 +14,8 @@ from lth_cli.config.launching import Launcher
 from lth_cli.config.pruning import CONTROLS, Control, Controls, Pruning, Rewind, SparseTraining
 from lth_cli.config.steps import Duration, parse_rounds
 from lth_cli.config.values import (
+    DEVICE,
+    NAME,
     Component,
     Interval,
     PositiveSteps,
@@ -255,7 +257,7 @@ class Checkpoint(Section):
 class Config(Section):
     """Everything that says what a command does."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,+-]{0,119}$")] | None = Field(
+    name: Annotated[str, Field(pattern=NAME)] | None = Field(
         None, description="Folder of the run; made from what was overridden when null."
     )
     runs_dir: Annotated[str, Field(min_length=1)] = Field(
@@ -263,7 +265,7 @@ class Config(Section):
     )
     seed: Seed = Field(0, description="Default of every seed below.")
     seeds: Seeds = Seeds()
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = Field(
+    device: Annotated[str, Field(pattern=DEVICE)] = Field(
         "auto", description="auto takes CUDA, then MPS, then the CPU; or cpu, cuda, cuda:N, mps."
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(

@@ -14,6 +14,7 @@ import json
 import site
 import sys
 import sysconfig
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,19 @@ def own_sources(target: str) -> dict[str, OwnModule]:
 def own_file(module: str) -> Path | None:
     """Where a module of a person's own lies; None where it is not found here."""
     return _file(module)
+
+
+def own_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """The last place in code of a person's own that an error came through; None where it came through none."""
+    found = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in found if frame.filename[:1] != "<" and not _installed(Path(frame.filename))]
+    return own[-1] if own else None
+
+
+def where_own(error: BaseException) -> str:
+    """` (FILE:LINE)` of that place, for a message; nothing where there is none."""
+    own = own_frame(error)
+    return "" if own is None else f" ({own.filename}:{own.lineno})"
 
 
 def digests(target: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import pydantic
 
 from lth_cli.config.errors import ConfigError
+from lth_cli.config.sources import where_own
 
 
 def locate(path: str, where: str) -> Callable[..., Any]:
@@ -30,7 +31,7 @@ def locate(path: str, where: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # importing runs a person's own code, which may fail in any way
-        raise ConfigError((where, f"cannot import {module_name!r}: {error}")) from error
+        raise ConfigError((where, f"cannot import {module_name!r}: {error}{where_own(error)}")) from error
     found = getattr(module, name, None)
     if found is None:
         public = [n for n in vars(module) if not n.startswith("_")]

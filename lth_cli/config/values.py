@@ -75,9 +75,20 @@ RoundRange = Annotated[str, BeforeValidator(_round_range)]
 
 MOST_ROUNDS = 10_000
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-SlurmText = Annotated[
-    str, Field(pattern=r"^[^\s].*$", max_length=1000)
-]  # of one line: it ends up in a script
+ONE_LINE = r"^[^\s].*$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._,+-]{0,119}$"
+DEVICE = r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"
+JOB_TIME = r"^[1-9]\d{0,5}(min|h)$"
+JOB_MEMORY = r"^[1-9]\d{0,6}[MGT]$"
+FORMS = {
+    ONE_LINE: "must be one line that does not begin with a space",
+    NAME: "may have letters, digits and . _ , + - and begins with a letter or digit, 120 at most",
+    DEVICE: "must be auto, cpu, mps, cuda or cuda:N",
+    JOB_TIME: "must be a time such as 30min or 12h",
+    JOB_MEMORY: "must be an amount of memory such as 500M or 16G",
+}
+"""What a message says of a text that is not of a form: a regular expression is no answer."""
+SlurmText = Annotated[str, Field(pattern=ONE_LINE, max_length=1000)]  # it ends up in a script
 OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
 

@@ -36,7 +36,8 @@ def read(place: Place, name: str, files: str, reader: Callable[[Path], T]) -> T:
         if place.download:
             raise LthError(f"{name} could not be downloaded to or read from {where}: {error}") from error
         if isinstance(error, RuntimeError | FileNotFoundError):
-            message = f"{name} is not in {place.root}: {where} is missing, incomplete or damaged"
+            said = str(error) if isinstance(error, FileNotFoundError) else ""
+            message = f"{name} is not in {place.root}: {said or f'{where} is missing, incomplete or damaged'}"
             hint = "set data.root to the folder that holds it, or data.download=true to download it there"
             raise ConfigError(("data.root", f"{message}; {hint}")) from error
         raise LthError(f"{name} in {where} cannot be read: {error}") from error

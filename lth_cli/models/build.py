@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.seeds import derive_seed
+from lth_cli.config.sources import where_own
 from lth_cli.config.spec import Interface
 from lth_cli.config.targets import check_arguments, locate
 from lth_cli.models.initialize import initialize
@@ -60,7 +61,9 @@ def build(config: schema.Model, interface: Interface, init_seed: int) -> nn.Modu
         except ConfigError:
             raise
         except Exception as error:
-            problem = f"{config.target} cannot be built for {_data(interface)}: {_brief(error)}"
+            problem = (
+                f"{config.target} cannot be built for {_data(interface)}: {_brief(error)}{where_own(error)}"
+            )
             raise ConfigError(("model", problem)) from error
         if not isinstance(model, nn.Module):
             raise ConfigError(
@@ -228,7 +231,7 @@ def check_fit(model: nn.Module, target: str, interface: Interface) -> None:
             dtype = getattr(torch, interface.input_dtype)
             outputs = model(torch.zeros(2, *interface.input_shape, dtype=dtype))
     except Exception as error:
-        problem = f"{target} does not fit {_data(interface)}: {_brief(error)}"
+        problem = f"{target} does not fit {_data(interface)}: {_brief(error)}{where_own(error)}"
         raise ConfigError(("model", problem)) from error
     for module, training in modes:
         module.training = training

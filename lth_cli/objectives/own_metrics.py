@@ -12,6 +12,7 @@ from torch import Tensor
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.config.metrics import Metric
+from lth_cli.config.sources import where_own
 from lth_cli.config.targets import check_arguments, first_two, locate
 from lth_cli.objectives.objective import Batch
 from lth_cli.store.files import digest
@@ -48,7 +49,7 @@ class OwnMetric:
             value = float(self.function(outputs, batch))
         except Exception as error:  # a person's own code may fail in any way
             raise LthError(
-                f"evaluation.metrics: {self.metric.name} failed: {type(error).__name__}: {error}"
+                f"evaluation.metrics: {self.metric.name} failed: {type(error).__name__}: {error}{where_own(error)}"
             ) from error
         return value if math.isfinite(value) else None
 

@@ -105,6 +105,7 @@ def build(config: schema.Schedule, *, steps_per_epoch: int, horizon: int) -> tup
         raise ConfigError(
             ("schedule._target_", f"{config.target!r} must return a function from a step to a factor")
         )
+    _check(config.target, after_warmup, horizon)
 
     def factor(step: int) -> float:
         return step / warmup * after_warmup(step) if step < warmup else float(after_warmup(step))
@@ -118,6 +119,21 @@ def build(config: schema.Schedule, *, steps_per_epoch: int, horizon: int) -> tup
     if "horizon" in accepted:
         described["horizon"] = horizon
     return factor, described
+
+
+def _check(target: str, factor: Factor, horizon: int) -> None:
+    """Look at a thousand steps of the training, so that a wrong factor is found before it begins.
+
+    Raises:
+        ConfigError: a factor is no number, not finite or negative.
+    """
+    for step in {*range(0, horizon, max(1, horizon // 1000)), max(0, horizon - 1)}:
+        value = factor(step)
+        if not isinstance(value, float | int) or not (math.isfinite(value) and value >= 0):
+            message = (
+                f"{target!r} gives {value!r} at step {step}; a factor on optimizer.lr is a number, 0 or more"
+            )
+            raise ConfigError(("schedule._target_", message))
 
 
 def _plain(value: Any, steps_per_epoch: int) -> Any:

@@ -15,8 +15,15 @@ WRONG = {
     ),
     "unknown option": (
         ["optimizer=adm"],
-        "optimizer: there is no option 'adm'; accepted: adam, adamw, decoupled_sgd, sgd",
+        "optimizer: there is no option 'adm' (did you mean optimizer=adam: adam, adamw, decoupled_sgd, sgd",
     ),
+    "another spelling": (
+        ["dataset=MNIST"],
+        "dataset: there is no option 'MNIST' (did you mean dataset=mnist?)",
+    ),
+    "a key without its section": (["lr=0.1"], "lr: unknown key; write optimizer.lr;"),
+    "a sweep without -m": (["seed=0,1"], "seed: 0,1 are several values; add -m, which makes a run of each"),
+    "no name of a run": (["name=a/b"], "name: may have letters, digits and . _ , + -"),
     "unknown experiment": (["experiment=typo"], "experiment: there is no option 'typo'; accepted: "),
     "wrong value": (
         ["pruning.allocation=local"],

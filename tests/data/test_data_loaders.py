@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import random
 import struct
@@ -87,6 +88,41 @@ def test_idx_files_are_read(place: Place, tmp_path: Path, function: Any, name: s
     arrays = function(replace(place, root=tmp_path))
     assert arrays.train_inputs.shape == (3, 1, 28, 28) and arrays.train_inputs.dtype == torch.uint8
     assert arrays.test_labels.tolist() == [0, 9, 4] and arrays.classes == 10
+
+
+def test_idx_files_are_read_as_they_are_published(place: Place, tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    write_idx(raw, ("train", "t10k"), [0, 9, 4])
+    plain = mnist(replace(place, root=tmp_path))
+    for path in raw.iterdir():
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    packed = mnist(replace(place, root=tmp_path))
+    assert torch.equal(plain.train_inputs, packed.train_inputs)
+    assert torch.equal(plain.test_labels, packed.test_labels)
+    (raw / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(ConfigError, match=r"t10k-labels-idx1-ubyte and .*gz are missing"):
+        mnist(replace(place, root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda packed: packed[:-20],
+        lambda packed: b"no gzip at all",
+        lambda packed: gzip.compress(b"\0\0\x08\x01"),
+    ],
+    ids=["cut", "foreign", "empty"],
+)
+def test_a_damaged_archive_is_named(place: Place, tmp_path: Path, damage: Any) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    write_idx(raw, ("train", "t10k"), [1, 2])
+    path = raw / "train-labels-idx1-ubyte"
+    packed = gzip.compress(path.read_bytes())
+    path.unlink()
+    path.with_name(f"{path.name}.gz").write_bytes(damage(packed))
+    with pytest.raises(LthError, match=r"train-labels-idx1-ubyte\.gz"):
+        mnist(replace(place, root=tmp_path))
 
 
 @pytest.mark.parametrize(

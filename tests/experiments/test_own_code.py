@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -222,3 +223,16 @@ def test_what_git_says_of_own_code_is_kept_with_the_run(
     assert noted["untracked"] == ["own_parts/layers.py"]
     assert noted["diff"] == git("diff", "HEAD", "--", "own_net.py") + "\n"
     assert "+        return self.head(torch.tanh" in noted["diff"] and "own_score" not in noted["diff"]
+
+
+def test_a_mistake_is_told_with_its_place(lth, write: Write) -> None:
+    broken = "def largest(weights, masks, *, seed):\n    return {name: weights['nope'] for name in masks}\n"
+    write(own_score=broken)
+    done = lth(
+        "prune", "pruning.score=own_score.largest", "training.length=2it", "pruning.rounds=1", "name=broken"
+    )
+    assert done.code == 1
+    assert re.search(r"own_score\.py:2: KeyError: 'nope'", done.err) and "fault in lth" not in done.err
+    write(own_net=MODEL.replace("x.flatten(1)", "x.flatten(1)[:, :9]"))
+    done = lth("train", "~model.hidden", "model._target_=own_net.Net")
+    assert done.code == 2 and re.search(r"does not fit .*\.py:\d+\)", done.err)

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -142,3 +143,19 @@ def test_a_schedule_of_ones_own(tmp_path, monkeypatch):
     factor, described = build("own_schedules.halved", every=2, warmup="5it")
     assert [factor(step) for step in (0, 5, 19, 20, 40)] == [0.0, 1.0, 1.0, 0.5, 0.25]
     assert described == {"_target_": "own_schedules.halved", "warmup": 5, "every": 2}
+
+
+def falling_below_zero(*, horizon: int):
+    return lambda step: 1.0 - 4.0 * step / horizon
+
+
+def told_in_words(*, horizon: int):
+    return lambda step: 1.0 if step < horizon - 1 else "none"
+
+
+@pytest.mark.parametrize(
+    ("function", "told"), [(falling_below_zero, "at step 26; a factor"), (told_in_words, "'none' at step 99")]
+)
+def test_a_schedule_that_gives_no_factor_is_refused_before_the_training(function, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        build(f"{__name__}.{function.__name__}")
