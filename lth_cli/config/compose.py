@@ -213,9 +213,7 @@ def _explain(error: Exception, known: Iterable[str] | None = None) -> tuple[str,
     first = re.sub(
         r"\s+", " ", text.split("\n    full_key", maxsplit=1)[0].split("\nSee https", maxsplit=1)[0]
     ).strip()
-    if "Missing mandatory value" in first:
-        return str(key), "needs a value"
-    return str(key), first
+    return str(key), "needs a value" if "Missing mandatory value" in first else first
 
 
 def _elsewhere(group: str, option: str, options: Sequence[str]) -> str:

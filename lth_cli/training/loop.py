@@ -235,10 +235,10 @@ class Trainer:
         with torch.no_grad():
             for name, weight in self._prunable.items():
                 # What went has no momentum that would move it, and what came begins at zero, without a past.
-                stayed = (kept[name] & self._kept[name]).to(weight.dtype)
+                stayed = kept[name] & self._kept[name]
                 for tensor in (weight, *self.optimizer.state.get(weight, {}).values()):
                     if isinstance(tensor, Tensor) and tensor.shape == stayed.shape:
-                        tensor.mul_(stayed).add_(0.0)  # of a negative number no -0.0 is left
+                        tensor.copy_(torch.where(stayed, tensor, 0.0))
             if change.skip_update:
                 assert loss is not None, "a policy that takes the place of the update needs gradients"
                 return loss

@@ -15,7 +15,7 @@ WRONG = {
     ),
     "unknown option": (
         ["optimizer=adm"],
-        "optimizer: there is no option 'adm' (did you mean optimizer=adam: adam, adamw, decoupled_sgd, sgd",
+        "optimizer: there is no option 'adm' (did you mean optimizer=adam",
     ),
     "another spelling": (
         ["dataset=MNIST"],
