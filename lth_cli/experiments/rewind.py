@@ -1,4 +1,8 @@
-"""Retraining the masks of a finished run from any point of its dense training, in any way, beside any control."""
+"""Retraining the masks of a finished run from any point of its dense training, in any way, beside any control.
+
+A sparse training counts as a run with one round: the masks that it ends with, retrained as they are. Its dense training
+is the same one without masks.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +85,14 @@ def rewind_task(config: schema.Config, run: Run, own: Run | None = None) -> Task
         RequestError: rounds that are not there, a run of another architecture, a point beyond the horizon,
             weights that can neither be read nor trained again.
     """
+    if config.sparse_training == stored_config(run).sparse_training:
+        config = config.model_copy(update={"sparse_training": schema.SparseTraining()})
     refuse_sparse_training(config, "lth rewind retrains masks as they are")
+    if _is_sparse(run) and config.control.mask == "inverted":
+        message = (
+            "inverted is about the scores of a round, which masks that change within a training do not have"
+        )
+        raise ConfigError(("control.mask", message))
     other = [] if config.control.mask == "ticket" else [config.control.mask]
     refuse_other_masks(config, other, "control.mask")
     plan = with_teachers(make_plan(config), own, run)
@@ -99,9 +110,19 @@ def rewind_task(config: schema.Config, run: Run, own: Run | None = None) -> Task
     return Task("rewind", plan, program, len(numbers), source.note)
 
 
+def _is_sparse(run: Run) -> bool:
+    return stored_config(run).sparse_training != schema.SparseTraining()
+
+
+def _round(run: Run, number: int) -> Round:
+    """The round of a run that has the masks of a number."""
+    return run.round(0 if _is_sparse(run) else number)
+
+
 def _rounds(run: Run, text: str) -> list[int]:
     """The rounds asked for, each of them finished."""
     there = [round_.number for round_ in run.rounds() if round_.finished]
+    there += [1] if there and _is_sparse(run) else []
     pruned = [number for number in there if number > 0]
     if not pruned:
         raise RequestError(f"{run.name} has no pruned round to retrain; lth prune finds tickets")
@@ -136,7 +157,7 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> SourceRun:
     note = run.info.get("source", {})
     stored = with_kept_scores(validate(note.get("config") or run.config), run)
     # Places are this person's; where to rewind to is what is asked now.
-    here = {name: getattr(plan.config, name) for name in ("data", "rewind", "checkpoint")}
+    here = {name: getattr(plan.config, name) for name in ("data", "rewind", "checkpoint", "sparse_training")}
     stored = stored.model_copy(update=here)
     ours = plan_of_stored(stored, plan.config)
     first = run.round(0)
@@ -148,7 +169,9 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> SourceRun:
         (training for training in (ours.dense, repeated) if recorded in (None, training.identity)),
         Known(str(recorded)),
     )
-    masks = {number: plan.ordered(run.round(number).masks()) for number in numbers if number > 0}
+    if _is_sparse(run):  # what it recorded is not dense
+        dense = repeated
+    masks = {number: plan.ordered(_round(run, number).masks()) for number in numbers if number > 0}
     return SourceRun(run, ours, dense, masks)
 
 
@@ -201,7 +224,7 @@ def _check_nested(source: SourceRun, plan: Plan) -> None:
 def _start(source: SourceRun, plan: Plan, number: int) -> FromState:
     """Where the rewound weights of a round come from; of a control that goes on by itself, those of its first round."""
     if plan.config.control.start == "end":
-        round_ = source.run.round(number)
+        round_ = _round(source.run, number)
         if round_.summary["end_step"] not in round_.checkpoints():
             raise RequestError(
                 f"control.start=end: {source.run.name} does not have the end of round {number}"
@@ -321,7 +344,7 @@ def _retrain(
                 own or starts[number],
                 FromState(source.dense, source.scored_at),
                 networks=networks[number],
-                nested=bool(source.run.round(number).summary.get("nested", True)),
+                nested=bool(_round(source.run, number).summary.get("nested", True)),
             )
             if goes_on_by_itself(plan.config.rewind, plan.config.control):
                 own = FromState(trained, trained.end)

@@ -189,3 +189,33 @@ def test_masks_that_never_change_are_told_of(small, kind, further):
     warnings = [make_plan(load("train", [*small, *kind, *more]).config).warnings for more in ((), (further,))]
     assert warnings[0] == ()
     assert "masks change at no step of the training, which goes from step" in warnings[1][0]
+
+
+def test_the_masks_of_the_end_are_retrained_as_any(folder, lth_in):
+    sparse = Run.open(folder / "runs" / "rigl").round(0)
+    masks = sparse.masks()
+    first = {}
+    for name, words in {
+        "tuned": "rewind=fine_tune",
+        "ticket": "rewind.to=0it",
+        "fresh": "control=reinit",
+    }.items():
+        done = lth_in(folder, "rewind", "rigl", words, f"name={name}")
+        assert done.code == 0, done.err
+        round_ = Run.open(folder / "runs" / name).round(1)
+        assert all(torch.equal(mask, masks[tensor]) for tensor, mask in round_.masks().items())
+        first[name] = round_.checkpoint(min(round_.checkpoints()))
+        assert not first[name].masks  # they stay as they are
+    initial = Run.open(folder / "runs" / "ticket").origin(0).checkpoint(0).weights
+    final = sparse.checkpoint(max(sparse.checkpoints())).weights
+    for tensor, mask in masks.items():
+        assert torch.equal(first["tuned"].weights[tensor], final[tensor])
+        assert torch.equal(first["ticket"].weights[tensor], torch.where(mask, initial[tensor], 0.0))
+        assert initial[tensor].all()  # of the dense network
+        assert torch.equal(first["fresh"].weights[tensor] != 0, mask)
+        assert not torch.equal(first["fresh"].weights[tensor], first["ticket"].weights[tensor])
+
+
+def test_there_is_no_inverse_of_masks_without_scores(folder, lth_in):
+    refused = lth_in(folder, "rewind", "rigl", "control.mask=inverted")
+    assert refused.code == 2 and "control.mask: inverted is about the scores of a round" in refused.err
