@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TextIO, cast
 
 import typer
 
-from lth_cli.cli import analyze, cancel, collecting, listing, rewinding, running, sequence, verify
+from lth_cli.cli import analyze, cancel, collecting, listing, rewinding, running, sequence, study, verify
 from lth_cli.cli.startup import defer_compiler
 from lth_cli.experiments import torchrun
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 running.register(app)
 rewinding.register(app)
 sequence.register(app)
+study.register(app)
 analyze.register(app)
 listing.register(app)
 cancel.register(app)
