@@ -42,7 +42,9 @@ def register(app: typer.Typer) -> None:
         epilog="Example: lth study show lmc_lth   lth study run lmc_lth profile=quick seed=0,1,2",
     )
     group.command("list", help="Every study, a line each.")(_list)
-    group.command("show", help="What a study would do: steps, what is there, time and disk. Runs nothing.")(_show)
+    group.command("show", help="What a study would do: steps, what is there, time and disk. Runs nothing.")(
+        _show
+    )
     group.command("run", help="Run what is missing of a study, then write its report.")(_run)
     group.command("report", help="Write the report of what is there.")(_report)
     app.add_typer(group, name="study")
@@ -127,8 +129,14 @@ def _print_estimates(runner: Runner, estimates: dict[str, Estimate]) -> None:
     seconds = [one.seconds for one in found if one.steps]
     if trainings:
         known = all(one is not None for one in seconds)
-        time = _duration(sum(one or 0.0 for one in seconds)) if known else "unknown, as nothing of the kind ran here"
-        typer.echo(f"Time: {time}. Disk: {_size(sum(one.bytes for one in found))} at most. Questions come on top.")
+        time = (
+            _duration(sum(one or 0.0 for one in seconds))
+            if known
+            else "unknown, as nothing of the kind ran here"
+        )
+        typer.echo(
+            f"Time: {time}. Disk: {_size(sum(one.bytes for one in found))} at most. Questions come on top."
+        )
     typer.echo(f"Report: {runner.folder / 'report.md'}")
 
 
@@ -179,7 +187,9 @@ def _tell(runner: Runner, json: bool) -> None:
     typer.echo(text)
     _tell_verdicts(verdicts)
     if there < total:
-        typer.echo(f"Only {there} of {total} points are there; lth study run {runner.plan.found.name} goes on.")
+        typer.echo(
+            f"Only {there} of {total} points are there; lth study run {runner.plan.found.name} goes on."
+        )
     typer.echo(f"Report: {path}")
 
 

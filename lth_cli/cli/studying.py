@@ -20,6 +20,7 @@ from lth_cli.config import compose
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.points import load_all
 from lth_cli.config.schema import Config
+from lth_cli.config.steps import parse_rounds
 from lth_cli.experiments.plan import make_plan
 from lth_cli.experiments.session import find_existing, stored_config
 from lth_cli.experiments.space import needed
@@ -298,9 +299,7 @@ class Runner:
         if signals.received:
             sys.exit(signals.exit_code)
 
-    def _branches(
-        self, step: PlannedStep, point: Point, found: dict[str, list[Record]]
-    ) -> Iterator[Point]:
+    def _branches(self, step: PlannedStep, point: Point, found: dict[str, list[Record]]) -> Iterator[Point]:
         """The points of a step in order; of one that branches, as long as those before are in `found`."""
         if step.next is None:
             yield point
@@ -409,7 +408,9 @@ def _rounds(config: Config, command: str) -> int:
     if command == "train":
         return 1
     rounds = config.pruning.rounds
-    return rounds if command == "rewind" else 1 + rounds * (1 + len(config.controls.kinds))
+    if command == "rewind":
+        return sum(number > 0 for number in parse_rounds(config.rounds, rounds))
+    return 1 + rounds * (1 + len(config.controls.kinds))
 
 
 def _kind(config: dict[str, Any]) -> tuple[Any, ...]:
@@ -435,4 +436,3 @@ def _speeds(runs_dir: Path) -> dict[tuple[Any, ...], float]:
         except (LthError, KeyError, TypeError):
             continue
     return {kind: seconds / steps for kind, (seconds, steps) in spent.items() if steps}
-

@@ -69,7 +69,7 @@ def holds(text: str, tables: Mapping[str, Pivot]) -> bool:
         raise Unknown(f"it cannot be worked out: {error}") from error
 
 
-def _value(node: ast.expr, tables: Mapping[str, Pivot]) -> Any:
+def _value(node: ast.expr, tables: Mapping[str, Pivot]) -> Any:  # noqa: PLR0911 - a line a kind of node
     def plain(inner: ast.expr) -> Any:
         found = _value(inner, tables)
         return found.mean if isinstance(found, Cell) else found

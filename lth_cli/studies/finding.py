@@ -95,7 +95,8 @@ def function(found: Found, import_path: str) -> Callable[..., Any]:
             spec.loader.exec_module(loaded)
         else:
             raise RequestError(
-                f"study {found.name}: {import_path!r} is neither of lth_cli.studies nor of a file in {found.path.parent}"
+                f"study {found.name}: {import_path!r} is neither of lth_cli.studies nor in a file of "
+                f"{found.path.parent}"
             )
         return getattr(loaded, name)  # type: ignore[no-any-return]
     except (ImportError, AttributeError, SyntaxError) as error:

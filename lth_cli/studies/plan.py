@@ -136,7 +136,9 @@ def make_plan(found: Found, typed: Sequence[str]) -> StudyPlan:
         sweep |= changes.sweep
         prefix = f"{found.name}-{folder}-{name}"
         sources = _sources([planned[other] for other in step.builds_on], step.command, step.ask)
-        combinations = [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+        combinations = [
+            dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())
+        ]
         if len(combinations) * len(sources) > _MOST_POINTS:
             raise RequestError(f"steps.{name}: more than {_MOST_POINTS:,} points")
         referred = {other: planned[other].points for other in step.builds_on}

@@ -59,7 +59,12 @@ def markdown(plan: StudyPlan, tables: Mapping[str, Pivot], verdicts: Sequence[Ve
     typed = " ".join(text for text in plan.typed if not text.startswith(("data.", "runs_dir=", "launcher")))
     command = f"lth study run {plan.found.name} profile={plan.profile} {typed}".strip()
     lines = [f"# {plan.found.name}: {study.about}", "", study.paper, "", f"Claim: {study.claim}", ""]
-    lines += [f"`{command}`" + (f"; {plan.size.about}" if plan.size.about else ""), "", f"Seeds: {seeds}.", ""]
+    lines += [
+        f"`{command}`" + (f"; {plan.size.about}" if plan.size.about else ""),
+        "",
+        f"Seeds: {seeds}.",
+        "",
+    ]
     if verdicts:
         lines += ["## What held here", ""]
         lines += [f"- **{_WORDS[one.held]}**: {one.claim} (`{one.check}`{_reason(one)})" for one in verdicts]
@@ -85,7 +90,12 @@ def _section(table: Pivot) -> list[str]:
     metric = spec.metric.replace("_", " ")
     about = f"{metric}{unit}; " + ("mean ± standard deviation" if seeds > 1 else "one value a cell")
     about += "; published in brackets." if table.published else "."
-    lines = [f"## {spec.title}", "", about[0].upper() + about[1:] + (f" {spec.note}" if spec.note else ""), ""]
+    lines = [
+        f"## {spec.title}",
+        "",
+        about[0].upper() + about[1:] + (f" {spec.note}" if spec.note else ""),
+        "",
+    ]
     lines += [
         f"| {spec.rows.rpartition('.')[2].replace('_', ' ')} | {' | '.join(table.columns)} |",
         f"| --- |{' ---: |' * len(table.columns)}",

@@ -119,10 +119,15 @@ class Table(_Part):
     metric: str = "test_accuracy"
     unit: Literal["%", ""] = "%"
     digits: Annotated[int, Field(ge=0, le=8)] = 2
-    rows: str = Field(description="Key whose values are rows: round, density, kind, step, or one that is swept.")
+    rows: str = Field(
+        description="Key whose values are rows: round, density, kind, step, or one that is swept."
+    )
     columns: str = Field("kind", description="Likewise.")
-    where: dict[str, Plain | list[Plain]] = Field({}, description="Values a row of results must have; round: last.")
-    nearest: dict[str, list[float]] = Field({}, description="Of each training, the round nearest to each value.")
+    where: dict[str, Plain | list[Plain]] = Field(
+        {}, description="Values a row of results must have; round: last."
+    )
+    nearest: dict[str, list[float]] = Field({}, description="Of each run, the round nearest to each value.")
+    within: float = Field(0.02, description="How far the nearest may be; farther ones are left out.")
     labels: dict[str, str] = Field({}, description="Words for values.")
     published: list[Published] = []
     note: str = ""
@@ -172,23 +177,31 @@ class Study(_Part):
             if step.command == "rewind" and self.steps[step.builds_on[0]].command == "analyze":
                 raise ValueError(f"steps.{name}.from: {step.builds_on[0]} leaves no run to retrain")
             known.append(name)
-        for profile, changes in self.profiles.items():
-            for name in [*changes.steps, *changes.without]:
-                if name not in self.steps:
-                    raise ValueError(f"profiles.{profile}: there is no step {name!r}; there are {known}")
-        for name, table in self.tables.items():
-            if missing := [step for step in table.of if step not in self.steps]:
-                raise ValueError(f"tables.{name}.of: there is no step {missing[0]!r}; there are {known}")
-            asked = {self.steps[step].command == "analyze" for step in table.of}
-            if asked != {table.answers is not None}:
-                raise ValueError(f"tables.{name}: `answers` goes with steps of analyze, and with no others")
-            if len(table.nearest) > 1:
-                raise ValueError(f"tables.{name}.nearest: takes one key")
-        for name, figure in self.figures.items():
-            if figure.table not in self.tables:
-                raise ValueError(f"figures.{name}.table: there is no table {figure.table!r}")
-        from lth_cli.studies.claims import check_names
-
-        for number, one in enumerate(self.holds):
-            check_names(f"holds.{number}.check", one.check, self.tables)
+        _check_profiles(self.profiles, known)
+        _check_tables(self, known)
         return self
+
+
+def _check_profiles(profiles: dict[str, Profile], known: list[str]) -> None:
+    for profile, changes in profiles.items():
+        for name in [*changes.steps, *changes.without]:
+            if name not in known:
+                raise ValueError(f"profiles.{profile}: there is no step {name!r}; there are {known}")
+
+
+def _check_tables(study: Study, known: list[str]) -> None:
+    from lth_cli.studies.claims import check_names
+
+    for name, table in study.tables.items():
+        if missing := [step for step in table.of if step not in known]:
+            raise ValueError(f"tables.{name}.of: there is no step {missing[0]!r}; there are {known}")
+        asked = {study.steps[step].command == "analyze" for step in table.of}
+        if asked != {table.answers is not None}:
+            raise ValueError(f"tables.{name}: `answers` goes with steps of analyze, and with no others")
+        if len(table.nearest) > 1:
+            raise ValueError(f"tables.{name}.nearest: takes one key")
+    for name, figure in study.figures.items():
+        if figure.table not in study.tables:
+            raise ValueError(f"figures.{name}.table: there is no table {figure.table!r}")
+    for number, one in enumerate(study.holds):
+        check_names(f"holds.{number}.check", one.check, study.tables)

@@ -21,7 +21,6 @@ class Cell:
 
     Attributes:
         values: one a seed (and whatever else is summed over).
-        published: value, and how sure it is.
     """
 
     values: tuple[float, ...]
@@ -88,7 +87,7 @@ def pivot(name: str, spec: Table, records: Iterable[Record]) -> Pivot:
     """Put records into a table."""
     scale = 100.0 if spec.unit == "%" else 1.0
     cells: dict[tuple[str, str], list[float]] = {}
-    for record in _nearest([one for one in records if _wanted(spec, one)], spec.nearest):
+    for record in _nearest([one for one in records if _wanted(spec, one)], spec.nearest, spec.within):
         value = record.get(spec.metric)
         if spec.rows not in record or spec.columns not in record or value is None or math.isnan(value):
             continue
@@ -116,12 +115,16 @@ def _wanted(spec: Table, record: Record) -> bool:
         if key == "round" and value == "last":
             if not record.get("last"):
                 return False
-        elif str(record.get(key)) not in [str(one) for one in (value if isinstance(value, list) else [value])]:
+        elif str(record.get(key)) not in [
+            str(one) for one in (value if isinstance(value, list) else [value])
+        ]:
             return False
     return True
 
 
-def _nearest(records: Sequence[Record], wanted: Mapping[str, Sequence[float]]) -> Iterable[Record]:
+def _nearest(
+    records: Sequence[Record], wanted: Mapping[str, Sequence[float]], within: float
+) -> Iterable[Record]:
     """Of each training of a run, the rounds nearest to the values wanted, with those values in their place."""
     if not wanted:
         return records
@@ -134,7 +137,8 @@ def _nearest(records: Sequence[Record], wanted: Mapping[str, Sequence[float]]) -
     for value in values:
         for rows in branches.values():
             near = min(rows, key=lambda row: abs(float(row[key]) - value))
-            found.append({**near, key: value})
+            if abs(float(near[key]) - value) <= within:
+                found.append({**near, key: value})
     return found
 
 
