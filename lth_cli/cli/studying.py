@@ -432,7 +432,7 @@ def _speeds(runs_dir: Path) -> dict[tuple[Any, ...], float]:
             kind = _kind(run.config)
             for row in run.results():
                 seconds, steps = spent.get(kind, (0.0, 0))
-                spent[kind] = (seconds + float(row["seconds"]), steps + int(row["steps_trained"]))
+                spent[kind] = (seconds + float(row["seconds"] or 0), steps + int(row["steps_trained"] or 0))
         except (LthError, KeyError, TypeError):
             continue
     return {kind: seconds / steps for kind, (seconds, steps) in spent.items() if steps}

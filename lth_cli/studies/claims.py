@@ -109,7 +109,7 @@ def _call(name: str, arguments: list[Any]) -> Any:
         if arguments[0].spread is None:
             raise Unknown("one seed has no spread")
         return arguments[0].spread
-    numbers = [value.mean if isinstance(value, Cell) else value for value in arguments]
+    numbers: list[Any] = [value.mean if isinstance(value, Cell) else value for value in arguments]
     if name == "mean":
         table, column = numbers
         cells = [_cell(table, row, str(column)) for row in table.rows if (row, str(column)) in table.cells]
@@ -118,7 +118,8 @@ def _call(name: str, arguments: list[Any]) -> Any:
         return sum(cell.mean for cell in cells) / len(cells)
     if name == "lowest":
         return _lowest(*numbers)
-    return {"abs": abs, "min": min, "max": max}[name](*numbers)
+    plain: dict[str, Callable[..., Any]] = {"abs": abs, "min": min, "max": max}
+    return plain[name](*numbers)
 
 
 def _lowest(table: Pivot, column: str, limit: float) -> float:

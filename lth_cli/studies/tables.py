@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,10 +101,13 @@ def pivot(name: str, spec: Table, records: Iterable[Record]) -> Pivot:
         for column, value in columns.items()
     }
     keys = [*cells, *published]
+    rows = list(dict.fromkeys(row for row, _ in keys))
+    if spec.answers is not None and all(re.fullmatch(r"\d+", row) for row in rows):
+        rows.sort(key=int)  # a plan that branches asks in an order of its own
     return Pivot(
         name,
         spec,
-        list(dict.fromkeys(row for row, _ in keys)),
+        rows,
         list(dict.fromkeys(column for _, column in keys)),
         {key: Cell(tuple(values)) for key, values in cells.items()},
         published,

@@ -16,12 +16,12 @@ paper: none
 claim: larger rates are better
 overrides: {dataset: digits, training.length: 12it}
 steps:
-  nets: {command: train, sweep: {optimizer.lr: [1e-4, 1e-2], seed: [0, 1]}}
+  nets: {command: train, sweep: {optimizer.lr: [0.0001, 0.01], seed: [0, 1]}}
   taught:
     command: train
     from: [nets]
     overrides: {distillation: kd, distillation.teachers: "[{nets}]"}
-    sweep: {optimizer.lr: [1e-2], seed: [1]}
+    sweep: {optimizer.lr: [0.01], seed: [1]}
   masks: {command: prune, overrides: {pruning.rounds: 1}, sweep: {seed: [0, 1]}}
   again: {command: rewind, from: [masks], sweep: {rewind.to: [0, 3it]}}
   paths: {command: analyze, from: [masks], overrides: {analysis: masks}}
