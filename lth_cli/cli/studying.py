@@ -31,6 +31,7 @@ from lth_cli.studies import report
 from lth_cli.studies.finding import function
 from lth_cli.studies.plan import PlannedStep, Point, StudyPlan, branch
 from lth_cli.studies.tables import Pivot, Record, of_run, pivot
+from lth_cli.training.engine import Interrupted
 
 FOLDER = "studies"
 
@@ -236,7 +237,7 @@ class Runner:
                 self.say(f"step {number} of {len(self.plan.steps)}, {step.name}: lth {step.command}")
                 try:
                     missing |= self._run(step)
-                except RequestError:
+                except (RequestError, Interrupted):
                     raise
                 except LthError as error:
                     failed.append(f"step {step.name}: {error}")
