@@ -116,6 +116,7 @@ def make_plan(found: Found, typed: Sequence[str]) -> StudyPlan:
     settings = sorted(text for text in ours if _key(text) not in _PLACES)
     digest = hashlib.sha256("\n".join(settings).encode()).hexdigest()[:8]
     folder = f"{profile}-{digest}" if settings else profile
+    _refuse_unused(found, common, bool(seeds))
     planned: dict[str, PlannedStep] = {}
     for name, step in study.steps.items():
         if name in size.without or any(other not in planned for other in step.builds_on):
@@ -178,6 +179,19 @@ def _by_step(found: Found, typed: Sequence[str]) -> tuple[dict[str, list[str]], 
         else:
             own.setdefault(match["step"], []).append(match["override"])
     return own, common
+
+
+def _refuse_unused(found: Found, common: Sequence[str], seeds: bool) -> None:
+    """Refuse what no step would take. Raises ConfigError."""
+    steps = found.study.steps.values()
+    wrong = [text for text in common if not any(_used(step.command, text) for step in steps)]
+    problems = [
+        (text, "no step of the study takes it; write STEP:KEY=VALUE for one that does") for text in wrong
+    ]
+    if seeds and not any("seed" in step.sweep for step in steps):
+        problems.append(("seed", "no step of the study sweeps it"))
+    if problems:
+        raise ConfigError(*problems)
 
 
 def _key(override: str) -> str:

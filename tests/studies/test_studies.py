@@ -118,6 +118,11 @@ def test_unknown_names_are_refused(own: Path):
         make_plan(find(str(own), None), ["net:seed=3"])
 
 
+def test_a_setting_that_no_step_takes_is_refused(own: Path):
+    with pytest.raises(ConfigError, match="no step of the study takes it"):
+        make_plan(find(str(own), None), ["analysis.points=3"])
+
+
 @pytest.mark.parametrize("name", sorted(paths(None)))
 def test_every_packaged_study_can_be_laid_out_in_every_profile(name: str):
     found = load(name, paths(None)[name])
