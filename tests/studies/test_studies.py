@@ -120,7 +120,7 @@ def test_unknown_names_are_refused(own: Path):
 
 def test_a_setting_that_no_step_takes_is_refused(own: Path):
     with pytest.raises(ConfigError, match="no step of the study takes it"):
-        make_plan(find(str(own), None), ["analysis.points=3"])
+        make_plan(find(str(own), None), ["control=reinit"])
 
 
 @pytest.mark.parametrize("name", sorted(paths(None)))
