@@ -79,7 +79,7 @@ def _analyze(
     with Signals() as signals:
         for (_, config), study in zip(points, studies, strict=True):
             try:
-                found.append(_answered(study, config, signals, quiet or json))
+                found.append(answered(study, config, signals, quiet or json))
             except LthError as error:
                 if len(points) == 1 or signals.received:
                     raise
@@ -122,7 +122,7 @@ def _points(
     return points
 
 
-def _answered(study: Study, config: Analyze, signals: Signals, quiet: bool) -> StoredAnalysis:
+def answered(study: Study, config: Analyze, signals: Signals, quiet: bool) -> StoredAnalysis:
     """The answer of a study: read where it is stored whole, worked out where not."""
     from lth_cli.analyses.catalogue import drawing
     from lth_cli.analyses.work import open_work

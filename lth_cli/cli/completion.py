@@ -63,7 +63,7 @@ def _options(folders: Iterable[Path], group: str) -> list[str]:
 
 
 def _groups(folders: Iterable[Path]) -> list[str]:
-    return sorted({path.parent.name for folder in folders for path in folder.glob("*/*.yaml")})
+    return sorted({path.parent.name for folder in folders for path in folder.glob("*/*.yaml")} - {"study"})
 
 
 def _all_keys(folders: list[Path], words: list[str]) -> list[str]:

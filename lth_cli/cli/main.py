@@ -21,6 +21,7 @@ from lth_cli.cli import (
     rewinding,
     running,
     sequence,
+    study,
     verify,
     watching,
 )
@@ -47,6 +48,7 @@ app = _Program(
 running.register(app)
 rewinding.register(app)
 sequence.register(app)
+study.register(app)
 analyze.register(app)
 listing.register(app)
 watching.register(app)

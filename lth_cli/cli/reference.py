@@ -77,11 +77,17 @@ def render() -> str:
         _table(plain),
         *sections,
         "## Groups\n",
-        *(_group(name, folder) for name, folder in groups.items() if name not in ("experiment", "analysis")),
+        *(
+            _group(name, folder)
+            for name, folder in groups.items()
+            if name not in ("experiment", "analysis", "study")
+        ),
         *_analyses(groups["analysis"]),
         "## Experiments\n\nA published setting is one file of overrides on all of the above. Later overrides win: "
         "`lth prune experiment=demo pruning.rounds=3`.\n",
         *(_experiment(path) for path in sorted(groups["experiment"].glob("*.yaml"))),
+        "## Studies\n\nA paper in one file: `lth study run NAME`; `docs/studies.md` says how to write one.\n",
+        _studies(groups["study"]),
     ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
@@ -273,6 +279,11 @@ def _experiment(path: Path) -> str:
     commands = [line.strip() for line in lines if line.startswith("  ")]
     shown = ["", "```", *commands, "```"] if commands else []
     return "\n".join([f"### `experiment={path.stem}`\n", prose, *shown])
+
+
+def _studies(folder: Path) -> str:
+    rows = [f"| `{path.stem}` | {_leading_comment(path)[0]} |" for path in sorted(folder.glob("*.yaml"))]
+    return "\n".join(["### `study=`\n", "| study | |", "| --- | --- |", *rows])
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ def run_sweep(
     *,
     quiet: bool,
     as_json: bool,
+    shown: bool = True,
 ) -> None:
     """Run every point that is not finished yet, and show how all of them ended.
 
@@ -96,6 +97,7 @@ def run_sweep(
         source: the run whose masks `lth rewind` retrains.
         quiet: print no progress.
         as_json: print the runs as JSON instead of tables.
+        shown: print tables at the end; a study shows its own.
 
     Raises:
         RequestError: before anything is created or launched, with the mistakes of all points.
@@ -125,7 +127,10 @@ def run_sweep(
             reporter.refresh()
     if request.launcher.kind == "slurm" and request.launcher.wait:
         _wait(sweep, reporter)
-    _show(sweep, as_json, leaving=request.launcher.kind == "slurm" and not request.launcher.wait)
+    leaving = request.launcher.kind == "slurm" and not request.launcher.wait
+    if shown:
+        _show(sweep, as_json, leaving)
+    _refuse_unfinished(sweep, as_json, leaving)
 
 
 def _check(
@@ -136,7 +141,7 @@ def _check(
     if launcher.kind == "slurm":
         slurm.check()
     began_with = _threads_before(folder_of(runs_dir, name))
-    checker = _Checker(kind, launcher, source)
+    checker = Checker(kind, launcher, source)
     problems: list[tuple[str, str]] = []
     found: list[SweepPoint] = []
     shared = share_rewind_points(points)
@@ -158,7 +163,7 @@ def _check(
     return _Request(kind, name, source, launcher, runs_dir, found)
 
 
-class _Checker:
+class Checker:
     """Tries each combination of data, model and steps once, however many points share it."""
 
     def __init__(self, kind: str, launcher: Launcher, source: Run | None) -> None:
@@ -404,15 +409,12 @@ def _wait(sweep: Sweep, reporter: _Reporter) -> None:
 
 
 def _show(sweep: Sweep, as_json: bool, leaving: bool) -> None:
-    """The closing table, and an error when points failed.
+    """The closing table.
 
     Args:
         sweep: which.
         as_json: print the finished runs as JSON instead.
         leaving: the points run on without this process.
-
-    Raises:
-        LthError: points failed.
     """
     known = _status(sweep)
     runs = [Run.open(one.path) for one in known if one.state == "finished"]
@@ -423,6 +425,11 @@ def _show(sweep: Sweep, as_json: bool, leaving: bool) -> None:
         if results_shown:
             show.print_result(runs)
         print_sweep(sweep, known, summary_alone=results_shown and len(runs) == len(known))
+
+
+def _refuse_unfinished(sweep: Sweep, as_json: bool, leaving: bool) -> None:
+    """Raises LthError: points failed, or are not finished though nothing works on them any more."""
+    known = _status(sweep)
     failed = [one for one in known if one.state == "failed"]
     if failed:
         reasons = [f"{one.point.run}: {one.error}" for one in failed] if as_json else []

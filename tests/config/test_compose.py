@@ -50,7 +50,7 @@ def primary(group):
     raise AssertionError(f"no command has the group {group}")
 
 
-@pytest.mark.parametrize("option", [o for o in OPTIONS if not o.startswith("analysis/")])
+@pytest.mark.parametrize("option", [o for o in OPTIONS if not o.startswith(("analysis/", "study/"))])
 def test_every_option_composes_and_its_functions_take_its_keys(option):
     group, name = option.split("/")
     config = load(primary(group), [f"{group}={name}", *NEEDED.get(option, [])]).config

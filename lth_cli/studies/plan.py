@@ -1,0 +1,263 @@
+"""From a study and a profile to steps and their points: overrides, names of runs, what each builds on. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lth_cli.config.errors import ConfigError, RequestError
+from lth_cli.studies.finding import Found
+from lth_cli.studies.schema import Changes, Next, Profile
+
+# Where and how, not what: no part of a study's folder, and given to every step that takes them.
+_PLACES = ("runs_dir", "data", "device", "threads", "launcher", "checkpoint")
+_TAKES = {
+    "train": _PLACES,
+    "prune": _PLACES,
+    "rewind": ("runs_dir", "data", "launcher", "checkpoint"),
+    "analyze": ("runs_dir", "data", "device"),
+}
+_UNUSED = {"train": ("pruning", "rewind", "controls", "control", "rounds"), "prune": ("control", "rounds")}
+_OF_STEP = re.compile(r"(?P<step>[a-z][a-z0-9_]*):(?P<override>[^:].*)", re.DOTALL)
+_REFERENCE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_MOST_POINTS = 10_000
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run to be made, or one question to be asked.
+
+    Attributes:
+        step: it belongs to.
+        labels: swept keys and their values, those of what it builds on too.
+        overrides: as a person would type them.
+        name: of its run; of a question, its place in the plan.
+        sources: runs that are retrained (the first) or asked about, by name.
+        refers: runs that its overrides name.
+    """
+
+    step: str
+    labels: Mapping[str, str]
+    overrides: tuple[str, ...]
+    name: str
+    sources: tuple[str, ...] = ()
+    refers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step of the plan.
+
+    Attributes:
+        name: of the step.
+        command: that is run.
+        points: in order; of a step that branches, what every point of it starts from.
+        next: says what comes next, of a step that branches.
+    """
+
+    name: str
+    command: str
+    points: tuple[Point, ...]
+    next: Next | None = None
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study of one size, as it will be run.
+
+    Attributes:
+        found: the study.
+        profile: its name.
+        folder: name below `runs/studies/NAME/`, of the profile and what else was typed.
+        steps: in order.
+        typed: what was typed beside the profile.
+    """
+
+    found: Found
+    profile: str
+    folder: str
+    steps: tuple[PlannedStep, ...]
+    typed: tuple[str, ...]
+
+    @property
+    def size(self) -> Profile:
+        """What the study says of the profile."""
+        return self.found.study.profiles[self.profile]
+
+
+def make_plan(found: Found, typed: Sequence[str]) -> StudyPlan:
+    """Lay out every step.
+
+    Args:
+        found: the study.
+        typed: `profile=NAME`, `KEY=VALUE` for all steps that use the key, `STEP:KEY=VALUE` for one.
+
+    Raises:
+        RequestError: there is no such profile or step, or a reference names no run.
+    """
+    study = found.study
+    chosen = [text.partition("=")[2] for text in typed if text.startswith("profile=")]
+    profile = chosen[-1] if chosen else next(iter(study.profiles))
+    if profile not in study.profiles:
+        raise RequestError(
+            f"profile: study {found.name} has none {profile!r}; there are: {', '.join(study.profiles)}"
+        )
+    if broken := [text for text in typed if "=" not in text]:
+        raise RequestError(f"{broken[0]!r} is no override; write KEY=VALUE or STEP:KEY=VALUE")
+    ours = [text for text in typed if not text.startswith("profile=")]
+    size = study.profiles[profile]
+    own, common = _by_step(found, ours)
+    seeds = [text for text in common if text.startswith("seed=")]
+    swept = {"seed": seeds[-1].partition("=")[2].strip("[]").split(",")} if seeds else {}
+    common = [text for text in common if not text.startswith("seed=")]
+    settings = sorted(text for text in ours if _key(text) not in _PLACES)
+    digest = hashlib.sha256("\n".join(settings).encode()).hexdigest()[:8]
+    folder = f"{profile}-{digest}" if settings else profile
+    _refuse_unused(found, common, bool(seeds))
+    planned: dict[str, PlannedStep] = {}
+    for name, step in study.steps.items():
+        if name in size.without or any(other not in planned for other in step.builds_on):
+            continue
+        changes = size.steps.get(name, Changes())
+        shared = [*study.overrides, *size.overrides, *common]
+        overrides = _last_of_each(
+            [
+                *(text for text in shared if _used(step.command, text)),
+                *step.overrides,
+                *changes.overrides,
+                *(text for text in common if _used(step.command, text) and _key(text) in _PLACES),
+                *own.get(name, ()),
+            ]
+        )
+        sweep = {key: (swept | size.sweep).get(key, values) for key, values in step.sweep.items()}
+        sweep |= {key: values for key, values in swept.items() if key in step.sweep}
+        sweep |= changes.sweep
+        prefix = f"{found.name}-{folder}-{name}"
+        sources = _sources([planned[other] for other in step.builds_on], step.command, step.ask)
+        combinations = [
+            dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())
+        ]
+        if len(combinations) * len(sources) > _MOST_POINTS:
+            raise RequestError(f"steps.{name}: more than {_MOST_POINTS:,} points")
+        referred = {other: planned[other].points for other in step.builds_on}
+        points = []
+        for labels, runs in sources:
+            for combination in combinations:
+                all_labels = {**labels, **combination}
+                typed_here = [*overrides, *(f"{key}={value}" for key, value in combination.items())]
+                filled, refers = _refer(name, typed_here, all_labels, referred)
+                points.append(
+                    Point(name, all_labels, tuple(filled), _run_name(prefix, all_labels), runs, refers)
+                )
+        branching = step.next
+        if branching is not None and changes.next:
+            branching = Next(**{"function": branching.function, **branching.settings, **changes.next})
+        planned[name] = PlannedStep(name, step.command, tuple(points), branching)
+    return StudyPlan(found, profile, folder, tuple(planned.values()), tuple(ours))
+
+
+def branch(point: Point, more: Sequence[str]) -> Point:
+    """A point of a step that branches: its overrides with those that come next."""
+    labels = {**point.labels, **{_key(text): text.partition("=")[2].strip("[]") for text in more}}
+    name = _run_name(point.name, {key: labels[key] for key in map(_key, more)})
+    return Point(point.step, labels, (*point.overrides, *more), name, point.sources, point.refers)
+
+
+def _by_step(found: Found, typed: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    own: dict[str, list[str]] = {}
+    common = []
+    for text in typed:
+        key = text.partition("=")[0]
+        match = _OF_STEP.fullmatch(text) if ":" in key else None
+        if match is None:
+            common.append(text)
+        elif match["step"] not in found.study.steps:
+            raise ConfigError((text, f"there is no such step; there are {', '.join(found.study.steps)}"))
+        else:
+            own.setdefault(match["step"], []).append(match["override"])
+    return own, common
+
+
+def _refuse_unused(found: Found, common: Sequence[str], seeds: bool) -> None:
+    """Refuse what no step would take. Raises ConfigError."""
+    steps = found.study.steps.values()
+    wrong = [text for text in common if not any(_used(step.command, text) for step in steps)]
+    problems = [
+        (text, "no step of the study takes it; write STEP:KEY=VALUE for one that does") for text in wrong
+    ]
+    if seeds and not any("seed" in step.sweep for step in steps):
+        problems.append(("seed", "no step of the study sweeps it"))
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _key(override: str) -> str:
+    """`+data.root=X` is of `data`; of an override for a step, that key."""
+    text = override.partition("=")[0]
+    return re.split(r"[.@]", text.rpartition(":")[2].lstrip("+~"), maxsplit=1)[0]
+
+
+def _used(command: str, override: str) -> bool:
+    """Whether a step takes an override that was meant for all of them."""
+    key = _key(override)
+    if key in _PLACES:
+        return key in _TAKES[command]
+    return command in _UNUSED and key not in _UNUSED[command]
+
+
+def _last_of_each(overrides: Sequence[str]) -> list[str]:
+    """Of overrides of the same key the last, at the place of the first, so that Hydra sees each once."""
+    found: dict[str, str] = {}
+    for text in overrides:
+        found[text.partition("=")[0].lstrip("+")] = text
+    return list(found.values())
+
+
+def _sources(
+    steps: Sequence[PlannedStep], command: str, ask: str
+) -> list[tuple[dict[str, str], tuple[str, ...]]]:
+    """What points of a step build on: labels and names of runs."""
+    if command in ("train", "prune"):
+        return [({}, ())]
+    points = steps[0].points
+    if command == "rewind" or ask == "each":
+        return [(dict(point.labels), (point.name,)) for point in points]
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for step in steps:
+        for point in step.points:
+            alike = tuple((key, value) for key, value in point.labels.items() if key != "seed")
+            groups.setdefault(alike, []).append(point.name)
+    return [(dict(labels), tuple(runs)) for labels, runs in groups.items()]
+
+
+def _refer(
+    step: str, overrides: Sequence[str], labels: Mapping[str, str], known: Mapping[str, Sequence[Point]]
+) -> tuple[list[str], tuple[str, ...]]:
+    """Overrides with the names of runs in the place of `{step}`: those whose swept values agree with the point's."""
+    refers: list[str] = []
+
+    def runs(match: re.Match[str]) -> str:
+        if match[1] not in known:
+            raise ConfigError((f"steps.{step}", f"{match[0]} names no step in its `from`"))
+        fitting = [
+            point.name
+            for point in known[match[1]]
+            if all(point.labels.get(key, value) == value for key, value in labels.items())
+        ]
+        if not fitting:
+            raise ConfigError((f"steps.{step}", f"{match[0]} has no run with {dict(labels)}"))
+        refers.extend(fitting)
+        return ",".join(fitting)
+
+    filled = [_REFERENCE.sub(runs, text) for text in overrides]
+    return filled, tuple(dict.fromkeys(refers))
+
+
+def _run_name(prefix: str, labels: Mapping[str, str]) -> str:
+    parts = [f"{key.split('@')[0].replace('/', '.').split('.')[-1]}_{value}" for key, value in labels.items()]
+    slugs = [re.sub(r"[^A-Za-z0-9.+]+", "_", part).strip("_") for part in parts]
+    name = "-".join([prefix, *slugs])
+    return name if len(name) <= 100 else f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"

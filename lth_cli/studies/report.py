@@ -1,0 +1,196 @@
+"""The report of a study: Markdown, tables as CSV, everything as JSON, figures. The same runs give the same files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lth_cli.store.files import make_folder, write_sealed, write_text
+from lth_cli.studies.claims import Unknown, holds
+from lth_cli.studies.plan import StudyPlan
+from lth_cli.studies.tables import Pivot
+
+_SURE = {"verified": "verified", "secondary": "from a secondary source", "recalled": "recalled, not re-read"}
+_WORDS = {True: "held", False: "FAILED", None: "not checked"}
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim and what became of it here.
+
+    Attributes:
+        claim: in words.
+        check: the expression.
+        held: None where a value it asks for is missing.
+        why: that.
+    """
+
+    claim: str
+    check: str
+    held: bool | None
+    why: str = ""
+
+    @property
+    def told(self) -> str:
+        """For people."""
+        return f"{_WORDS[self.held]}: {self.claim}" + (f" ({self.why})" if self.why else "")
+
+
+def judge(plan: StudyPlan, tables: Mapping[str, Pivot]) -> list[Verdict]:
+    """Check every claim of a study."""
+    found = []
+    for one in plan.found.study.holds:
+        try:
+            found.append(Verdict(one.claim, one.check, holds(one.check, tables)))
+        except Unknown as unknown:
+            found.append(Verdict(one.claim, one.check, None, str(unknown)))
+    return found
+
+
+def markdown(plan: StudyPlan, tables: Mapping[str, Pivot], verdicts: Sequence[Verdict], seeds: str) -> str:
+    """The report as Markdown."""
+    study = plan.found.study
+    typed = " ".join(text for text in plan.typed if not text.startswith(("data.", "runs_dir=", "launcher")))
+    command = f"lth study run {plan.found.name} profile={plan.profile} {typed}".strip()
+    lines = [f"# {plan.found.name}: {study.about}", "", study.paper, "", f"Claim: {study.claim}", ""]
+    lines += [
+        f"`{command}`" + (f"; {plan.size.about}" if plan.size.about else ""),
+        "",
+        f"Seeds: {seeds}.",
+        "",
+    ]
+    if verdicts:
+        lines += ["## What held here", ""]
+        lines += [f"- **{_WORDS[one.held]}**: {one.claim} (`{one.check}`{_reason(one)})" for one in verdicts]
+        lines.append("")
+    for table in tables.values():
+        lines += _section(table)
+    for name, figure in study.figures.items():
+        lines += [f"![{tables[figure.table].spec.title}]({name}.png)", ""]
+    deviations = [*study.deviations, *plan.size.deviations]
+    if deviations:
+        lines += ["## Where this deviates from the paper", "", *(f"- {text}" for text in deviations), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _reason(one: Verdict) -> str:
+    return f"; {one.why}" if one.why else ""
+
+
+def _section(table: Pivot) -> list[str]:
+    spec = table.spec
+    seeds = max((len(cell.values) for cell in table.cells.values()), default=0)
+    unit = f" in {spec.unit}" if spec.unit else ""
+    metric = spec.metric.replace("_", " ")
+    about = f"{metric}{unit}; " + ("mean ± standard deviation" if seeds > 1 else "one value a cell")
+    about += "; published in brackets." if table.published else "."
+    lines = [
+        f"## {spec.title}",
+        "",
+        about[0].upper() + about[1:] + (f" {spec.note}" if spec.note else ""),
+        "",
+    ]
+    lines += [
+        f"| {spec.rows.rpartition('.')[2].replace('_', ' ')} | {' | '.join(table.columns)} |",
+        f"| --- |{' ---: |' * len(table.columns)}",
+    ]
+    lines += [
+        f"| {row} | {' | '.join(table.told(row, column) for column in table.columns)} |" for row in table.rows
+    ]
+    lines.append("")
+    lines += [f"Published: {one.source}; {_SURE[one.sure]}.\n" for one in spec.published]
+    return lines
+
+
+def as_json(plan: StudyPlan, tables: Mapping[str, Pivot], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Everything the report tells, as plain values."""
+    return {
+        "format": 1,
+        "study": plan.found.name,
+        "profile": plan.profile,
+        "typed": [text for text in plan.typed if not text.startswith(("data.", "runs_dir=", "launcher"))],
+        "tables": {name: rows_of(table) for name, table in tables.items()},
+        "claims": [vars(one) for one in verdicts],
+        "deviations": [*plan.found.study.deviations, *plan.size.deviations],
+    }
+
+
+def rows_of(table: Pivot) -> list[dict[str, Any]]:
+    """A row a cell: mean, spread and number of values, published value and how sure it is."""
+    found = []
+    for row in table.rows:
+        for column in table.columns:
+            cell, other = table.cells.get((row, column)), table.published.get((row, column))
+            if cell is None and other is None:
+                continue
+            found.append(
+                {
+                    "row": row,
+                    "column": column,
+                    "mean": None if cell is None else cell.mean,
+                    "spread": None if cell is None else cell.spread,
+                    "values": 0 if cell is None else len(cell.values),
+                    "published": None if other is None else other[0],
+                    "sure": None if other is None else other[1].sure,
+                }
+            )
+    return found
+
+
+def write(
+    plan: StudyPlan, tables: Mapping[str, Pivot], verdicts: Sequence[Verdict], seeds: str, folder: Path
+) -> Path:
+    """Write the report into a folder; returns the Markdown's path. Raises WriteFailed."""
+    make_folder(folder)
+    for name, table in tables.items():
+        text = io.StringIO()
+        columns = ["row", "column", "mean", "spread", "values", "published", "sure"]
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows_of(table))
+        write_text(folder / f"{name}.csv", text.getvalue())
+    for name, figure in plan.found.study.figures.items():
+        _draw(tables[figure.table], figure.x, figure.log, folder / name)
+    write_sealed(folder / "study.json", as_json(plan, tables, verdicts))
+    path = folder / "report.md"
+    write_text(path, markdown(plan, tables, verdicts, seeds))
+    return path
+
+
+def _draw(table: Pivot, x: str, log: bool, stem: Path) -> None:
+    """A line a column; rows that are no numbers are left out."""
+    from lth_cli.report.figures import new_figure, save_figure
+
+    figure = new_figure()
+    axes = figure.add_subplot()
+    for column in table.columns:
+        points = [
+            (float(number[0]), table.cells[row, column])
+            for row in table.rows
+            if (number := _NUMBER.match(row)) and (row, column) in table.cells
+        ]
+        if points:
+            axes.errorbar(
+                [at for at, _ in points],
+                [cell.mean for _, cell in points],
+                yerr=[cell.spread or 0.0 for _, cell in points],
+                label=column,
+                marker="o",
+                markersize=3.5,
+                capsize=2,
+            )
+    if log:
+        axes.set_xscale("log")
+    axes.set_xlabel(x or table.spec.rows)
+    unit = f" ({table.spec.unit})" if table.spec.unit else ""
+    axes.set_ylabel(table.spec.metric.replace("_", " ") + unit)
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    save_figure(figure, stem)

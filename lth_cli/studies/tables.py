@@ -1,0 +1,155 @@
+"""From what runs and answers say to a table: rows by columns, mean and spread over what is left, published beside."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lth_cli.store.runs import Run
+from lth_cli.studies.schema import Published, Table
+
+Record = dict[str, Any]
+"""What one training or one row of an answer says: step, kind, swept keys, numbers."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was measured of one row and column, in the unit of the table.
+
+    Attributes:
+        values: one a seed (and whatever else is summed over).
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Arithmetic mean."""
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation; None of one value."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """A table with its cells.
+
+    Attributes:
+        name: of the table.
+        spec: as the study says.
+        rows: headings, in order.
+        columns: headings, in order.
+        cells: by row and column; what was not measured is missing.
+        published: value and its origin, by row and column.
+    """
+
+    name: str
+    spec: Table
+    rows: list[str]
+    columns: list[str]
+    cells: dict[tuple[str, str], Cell]
+    published: dict[tuple[str, str], tuple[float, Published]] = field(default_factory=dict)
+
+    def told(self, row: str, column: str) -> str:
+        """A cell for people: mean ± spread, the published number in brackets."""
+        digits = self.spec.digits
+        cell, other = self.cells.get((row, column)), self.published.get((row, column))
+        parts = []
+        if cell is not None:
+            spread = "" if cell.spread is None else f" ± {cell.spread:.{digits}f}"
+            parts.append(f"{cell.mean:.{digits}f}{spread}")
+        elif other is not None:
+            parts.append("–")
+        if other is not None:
+            parts.append(f"[{other[0]:g}]")
+        return " ".join(parts)
+
+
+def of_run(run: Run, step: str, labels: Mapping[str, str]) -> list[Record]:
+    """Records of every round and control of a run. Raises Damaged, ReadFailed."""
+    found = []
+    for branch in (None, *run.branches()):
+        rows = run.results(branch)
+        for row in rows:
+            kind = branch or ("dense" if row["round"] == 0 else "ticket")
+            told = {"step": step, "kind": kind, "last": row is rows[-1], "run": run.name}
+            found.append({**row, **told, **labels})
+    return found
+
+
+def pivot(name: str, spec: Table, records: Iterable[Record]) -> Pivot:
+    """Put records into a table."""
+    scale = 100.0 if spec.unit == "%" else 1.0
+    cells: dict[tuple[str, str], list[float]] = {}
+    for record in _nearest([one for one in records if _wanted(spec, one)], spec.nearest, spec.within):
+        value = record.get(spec.metric)
+        if spec.rows not in record or spec.columns not in record or value is None or math.isnan(value):
+            continue
+        key = (_heading(spec, spec.rows, record), _heading(spec, spec.columns, record))
+        cells.setdefault(key, []).append(scale * float(value))
+    published = {
+        (row, column): (value, one)
+        for one in spec.published
+        for row, columns in one.values.items()
+        for column, value in columns.items()
+    }
+    keys = [*cells, *published]
+    rows = list(dict.fromkeys(row for row, _ in keys))
+    if spec.answers is not None and all(re.fullmatch(r"\d+", row) for row in rows):
+        rows.sort(key=int)  # a plan that branches asks in an order of its own
+    return Pivot(
+        name,
+        spec,
+        rows,
+        list(dict.fromkeys(column for _, column in keys)),
+        {key: Cell(tuple(values)) for key, values in cells.items()},
+        published,
+    )
+
+
+def _wanted(spec: Table, record: Record) -> bool:
+    for key, value in spec.where.items():
+        if key == "round" and value == "last":
+            if not record.get("last"):
+                return False
+        elif str(record.get(key)) not in [
+            str(one) for one in (value if isinstance(value, list) else [value])
+        ]:
+            return False
+    return True
+
+
+def _nearest(
+    records: Sequence[Record], wanted: Mapping[str, Sequence[float]], within: float
+) -> Iterable[Record]:
+    """Of each training of a run, the rounds nearest to the values wanted, with those values in their place."""
+    if not wanted:
+        return records
+    ((key, values),) = wanted.items()
+    branches: dict[tuple[str, bool, str], list[Record]] = {}
+    for record in records:
+        control = record["kind"] not in ("dense", "ticket")
+        branches.setdefault((record["run"], control, record["kind"] if control else ""), []).append(record)
+    found = []
+    for value in values:
+        for rows in branches.values():
+            near = min(rows, key=lambda row: abs(float(row[key]) - value))
+            if abs(float(near[key]) - value) <= within:
+                found.append({**near, key: value})
+    return found
+
+
+def _heading(spec: Table, key: str, record: Record) -> str:
+    value = record[key]
+    if key in ("density", "sparsity") and isinstance(value, float):
+        text = f"{100 * value:.3g} %"
+    else:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+    return spec.labels.get(text, text)

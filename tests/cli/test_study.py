@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lth_cli.cli.main import app
+from lth_cli.config.errors import ConfigError
+
+STUDY = """
+about: tickets
+paper: none
+claim: bisected
+overrides: {dataset: digits, training.length: 6it, evaluation.train: false, threads: 1, pruning.rounds: 1}
+steps:
+  imp: {command: prune, sweep: {seed: [0, 1]}}
+  again: {command: rewind, from: [imp], overrides: {rounds: "1"}, sweep: {rewind.to: [3it]}}
+  stable:
+    command: analyze
+    from: [imp]
+    overrides: {analysis: instability, analysis.points: 3, "analysis.splits": "[test]"}
+    next: {function: lth_cli.studies.branching.earliest_true, answers: stability, key: analysis.at, column: stable,
+           lowest: 0, highest: 4, resolution: 1}
+profiles: {quick: {}}
+tables:
+  accuracy: {title: Accuracy, of: [imp, again], rows: step, columns: kind}
+  stability: {title: Stability, of: [stable], answers: stability, metric: test_barrier, rows: step, columns: round}
+holds:
+  - {claim: impossible, check: 'accuracy["again", "ticket"] > 101'}
+  - {claim: not measured, check: 'accuracy["again", "dense"] > 0'}
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LTH_RUNS_DIR", str(tmp_path / "runs"))
+    path = tmp_path / "own.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def _lth(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_a_study_runs_once_and_its_report_stays_the_same(study: Path, tmp_path: Path):
+    shown = json.loads(_lth("study", "show", str(study), "--json"))["steps"]
+    assert [shown[name]["points"] for name in ("imp", "again", "stable")] == [2, 2, 1]
+    assert not (tmp_path / "runs").exists()
+    told = _lth("study", "run", str(study), "-q")
+    assert "FAILED: impossible" in told
+    assert "not checked: not measured" in told
+    folder = tmp_path / "runs" / "studies" / "own" / "quick"
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert {"report.md", "study.json", "accuracy.csv", "stability.csv"} <= before.keys()
+    shown = json.loads(_lth("study", "show", str(study), "--json"))["steps"]
+    assert [(one["done"], one["steps"]) for one in shown.values()] == [(2, 0), (2, 0), (1, 0)]
+    _lth("study", "run", str(study), "-q")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_a_mistake_in_the_last_step_stops_the_first(study: Path, tmp_path: Path):
+    study.write_text(STUDY.replace("analysis.points: 3", "analysis.pionts: 3"))
+    with pytest.raises(ConfigError, match=r"steps\.stable.*pionts"):
+        CliRunner().invoke(app, ["study", "run", str(study)], catch_exceptions=False)
+    assert not (tmp_path / "runs").exists()
