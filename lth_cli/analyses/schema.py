@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from lth_cli import analyses
 from lth_cli.config.schema import DataPlace
-from lth_cli.config.values import Interval, Section
+from lth_cli.config.values import DEVICE, Interval, Section
 
 
 def names() -> list[str]:
@@ -51,7 +51,7 @@ class Analyze(Section):
     runs_dir: Annotated[str, Field(min_length=1)] = Field(
         "runs", description="Folder of runs (LTH_RUNS_DIR)."
     )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = Field(
+    device: Annotated[str, Field(pattern=DEVICE)] = Field(
         "auto", description="For runs whose own device this machine does not have; others keep theirs."
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(

@@ -13,6 +13,7 @@ from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.config.patterns import parse_pattern
 from lth_cli.config.seeds import derive_seed
+from lth_cli.config.sources import where_own
 from lth_cli.config.values import exact
 from lth_cli.pruning.allocate import checked_score, prune_through
 from lth_cli.pruning.distribute import distribute
@@ -106,7 +107,9 @@ def _scores(
         if "." not in config.score:
             raise
         # A person's own code may fail in any way.
-        raise LthError(f"pruning.score={config.score} failed: {type(error).__name__}: {error}") from error
+        raise LthError(
+            f"pruning.score={config.score} failed: {type(error).__name__}: {error}{where_own(error)}"
+        ) from error
     scores = {name: _finite(name, found, mask) for name, mask in masks.items()}
     if config.allocation == "global_normalized":
         scores = {name: _normalized(score, masks[name]) for name, score in scores.items()}

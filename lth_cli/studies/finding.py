@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lth_cli.config.compose import validate_as
 from lth_cli.config.errors import ConfigError, RequestError
-from lth_cli.config.named import packaged_configs, validate_as
+from lth_cli.config.named import packaged_configs
 from lth_cli.store.files import Damaged
 from lth_cli.store.yamls import read_yaml
 from lth_cli.studies.schema import Study

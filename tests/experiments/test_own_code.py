@@ -231,8 +231,11 @@ def test_a_mistake_is_told_with_its_place(lth, write: Write) -> None:
     done = lth(
         "prune", "pruning.score=own_score.largest", "training.length=2it", "pruning.rounds=1", "name=broken"
     )
-    assert done.code == 1
-    assert re.search(r"own_score\.py:2: KeyError: 'nope'", done.err) and "fault in lth" not in done.err
+    assert done.code == 2 and re.search(r"KeyError: 'nope' \(.*own_score\.py:2\)", done.err), done.err
+    write(own_data="def data(place):\n    raise KeyError('gone')\n")
+    done = lth("train", "dataset._target_=own_data.data")
+    assert done.code == 1 and re.search(r"own_data\.py:2: KeyError: 'gone'", done.err), done.err
+    assert "fault in lth" not in done.err
     write(own_net=MODEL.replace("x.flatten(1)", "x.flatten(1)[:, :9]"))
     done = lth("train", "~model.hidden", "model._target_=own_net.Net")
     assert done.code == 2 and re.search(r"does not fit .*\.py:\d+\)", done.err)

@@ -164,7 +164,11 @@ def test_own_keys_are_arguments():
         (own("no_keywords", bais=False), (4,), r"model\.bais: unknown key; did you mean 'bias'"),
         (own("no_keywords", input_shape=[4]), (4,), r"model\.input_shape: unknown key"),
         (own("not_a_module"), (4,), r"model\._target_: .*not_a_module returned int, not a torch\.nn\.Module"),
-        (own("raises"), (4,), r"model: .*raises cannot be built for the data set .*: first line$"),
+        (
+            own("raises"),
+            (4,),
+            r"model: .*raises cannot be built for the data set .*: first line \(.*test_build\.py:\d+\)$",
+        ),
         (own("Pair"), (4,), r"model: .*Pair gives tuple for two examples .*\(2, 3\) are needed"),
         (
             own("no_keywords"),
