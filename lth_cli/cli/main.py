@@ -16,6 +16,7 @@ from lth_cli.cli import (
     analyze,
     cancel,
     collecting,
+    exporting,
     keeping,
     listing,
     rewinding,
@@ -54,6 +55,7 @@ keeping.register(app)
 cancel.register(app)
 verify.register(app)
 collecting.register(app)
+exporting.register(app)
 
 
 @app.callback(invoke_without_command=True)
