@@ -39,7 +39,7 @@ def runs(where: str | Path | Iterable[str | Path] = "runs/*") -> DataFrame:
         RequestError: there is no run, or no pandas. What is a run and cannot be read is warned of and left out.
     """
     patterns = [where] if isinstance(where, str | Path) else list(where)
-    paths = {Path(path): None for pattern in patterns for path in sorted(glob.glob(str(pattern)))}
+    paths = {Path(path): None for pattern in patterns for path in sorted(glob.glob(str(pattern)))}  # noqa: PTH207 - of any root
     found: list[Entry] = []
     for parent in dict.fromkeys(path.parent for path in paths):
         names = {path.name for path in paths if path.parent == parent and (path / "run.json").is_file()}

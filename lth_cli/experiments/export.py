@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from lth_cli.config.errors import RequestError
 from lth_cli.experiments.opened import Step, model_of, state_at, step_number
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.pruning.mask import Masks, count, total
-from lth_cli.store.files import TEMPORARY, make_folder, remove_tree, writing
+from lth_cli.store.files import make_folder, remove_tree, temporary, writing
 
 
 def export(recorded: Recorded, step: Step, form: str, path: Path) -> None:
@@ -175,7 +174,7 @@ FORMS = (*_FILES, "onnx", "huggingface")
 def _whole(path: Path) -> Iterator[Path]:
     """A path beside, renamed once everything is written; a kill leaves the real one as it was."""
     make_folder(path.parent)
-    partial = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}{path.suffix}"
+    partial = temporary(path)
     try:
         with writing(path):
             yield partial

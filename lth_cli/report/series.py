@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from lth_cli.config.errors import RequestError
 from lth_cli.config.metrics import Metric
-from lth_cli.store.results import Row
 from lth_cli.store.index import Entry
+from lth_cli.store.results import Row
 from lth_cli.store.runs import Run
 
 Axis = Literal["density", "parameters", "madds"]

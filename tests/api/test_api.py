@@ -50,7 +50,7 @@ def test_keys_are_written_as_typed() -> None:
     assert overrides(["seed=1", nested]) == [
         *("seed=1", "pruning.rounds=3", "a.b=null", "c=[1,'x y']", "d=true", "e=500it")
     ]
-    with pytest.raises(RequestError, match="a: .* is no text"):
+    with pytest.raises(RequestError, match=r"a: .* is no text"):
         overrides([{"a": object()}])
 
 
