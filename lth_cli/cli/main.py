@@ -19,6 +19,7 @@ from lth_cli.cli import (
     exporting,
     keeping,
     listing,
+    packing,
     rewinding,
     running,
     sequence,
@@ -56,6 +57,7 @@ cancel.register(app)
 verify.register(app)
 collecting.register(app)
 exporting.register(app)
+packing.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,7 +54,7 @@ def pruned_form(model: nn.Module, masks: Masks) -> nn.Module:
     model = copy.deepcopy(model)
     for name, mask in masks.items():
         where, _, parameter = name.rpartition(".")
-        prune.custom_from_mask(model.get_submodule(where), parameter, mask)
+        prune.custom_from_mask(model.get_submodule(where), parameter, mask)  # type: ignore[no-untyped-call]
     return model
 
 
@@ -66,20 +67,28 @@ def _safetensors(model: nn.Module, masks: Masks, path: Path) -> None:
     save_file({**_tensors(model), **marks}, path, {"format": "pt"})
 
 
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    with path.open("wb") as file:  # by a path torch would put its name into the file
+        torch.save(tensors, file)
+
+
 def _state_dict(model: nn.Module, masks: Masks, path: Path) -> None:
-    torch.save(_tensors(model), path)
+    _save(_tensors(model), path)
 
 
 def _prune(model: nn.Module, masks: Masks, path: Path) -> None:
-    torch.save(_tensors(pruned_form(model, masks)), path)
+    _save(_tensors(pruned_form(model, masks)), path)
 
 
 def _csr(model: nn.Module, masks: Masks, path: Path) -> None:
     """Matrices with a mask as sparse CSR tensors, all others as they are."""
     found = _tensors(model)
-    torch.save(
-        {name: t.to_sparse_csr() if name in masks and t.dim() == 2 else t for name, t in found.items()}, path
-    )
+    with warnings.catch_warnings():  # torch calls all of its CSR tensors beta, once a process
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        for name in masks:
+            if found[name].dim() == 2:
+                found[name] = found[name].to_sparse_csr()
+    _save(found, path)
 
 
 def _onnx(recorded: Recorded, model: nn.Module, path: Path) -> None:
