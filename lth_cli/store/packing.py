@@ -56,7 +56,7 @@ def pack(run: Run, target: Path) -> int:
     }
     files = {name: path for name, path in files.items() if _is_plain(name)}
     with reading(run.path):
-        listed = {
+        listed: dict[str, dict[str, Any]] = {
             name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()
         }
     manifest = {"format": FORMAT, "name": run.name, "id": run.info["id"], "files": listed}

@@ -79,6 +79,16 @@ def test_results_are_tidy(opened) -> None:
     assert table["round"].tolist() == [0, 1, 2, 1, 2]
 
 
+def test_an_analysis_is_a_table(opened) -> None:
+    pytest.importorskip("pandas", reason="pandas is an extra")
+    lth_cli.analyze(opened, "analysis=masks", {"runs_dir": opened.path.parent, "device": "cpu"})
+    assert set(opened.analysis("masks", table="layers")["layer"]) >= set(opened.round(2).masks())
+    with pytest.raises(RequestError, match="name one with table="):
+        opened.analysis("masks")
+    with pytest.raises(RequestError, match="no finished analysis"):
+        opened.analysis("curvature")
+
+
 def test_no_runs_is_told(tmp_path) -> None:
     with pytest.raises(RequestError, match="no run at"):
         lth_cli.runs(tmp_path / "*")
