@@ -72,16 +72,16 @@ def _analyze(
 
     if not names:
         raise RequestError("name a run to ask about: lth analyze RUN analysis=NAME; lth ls shows the runs")
-    points = _points(overrides, config_dir, multirun)
-    studies = [prepare(Request.of(config, names, trust)) for _, config in points]
+    asked = points(overrides, config_dir, multirun)
+    studies = [prepare(Request.of(config, names, trust)) for _, config in asked]
     found: list[StoredAnalysis | None] = []
     failures: list[LthError] = []
     with Signals() as signals:
-        for (_, config), study in zip(points, studies, strict=True):
+        for (_, config), study in zip(asked, studies, strict=True):
             try:
                 found.append(answered(study, config, signals, quiet or json))
             except LthError as error:
-                if len(points) == 1 or signals.received:
+                if len(asked) == 1 or signals.received:
                     raise
                 typer.echo(f"lth: {error}", err=True)
                 failures.append(error)
@@ -90,7 +90,7 @@ def _analyze(
         told = [None if stored is None else as_json(stored) for stored in found]
         typer.echo(json_library.dumps(told if multirun else told[0], indent=2))
     elif multirun:
-        print_points(list(zip((" ".join(typed) for typed, _ in points), found, strict=True)))
+        print_points(list(zip((" ".join(typed) for typed, _ in asked), found, strict=True)))
     else:
         for stored in filter(None, found):  # the only one
             print_answer(stored, studies[0].not_shown)
@@ -100,7 +100,7 @@ def _analyze(
         raise typer.Exit(1)
 
 
-def _points(
+def points(
     overrides: Sequence[str], config_dir: Path | None, multirun: bool
 ) -> list[tuple[tuple[str, ...], Analyze]]:
     """Every point composed and validated; all mistakes of all points in one error."""
@@ -109,17 +109,17 @@ def _points(
     from lth_cli.config.errors import ConfigError
 
     keys = [key for key, _ in known_keys()]
-    points: list[tuple[tuple[str, ...], Analyze]] = []
+    made: list[tuple[tuple[str, ...], Analyze]] = []
     problems: list[tuple[str, str]] = []
     for combination in expand(overrides) if multirun else [tuple(overrides)]:
         try:
             values = compose("analyze", combination, config_dir, keys)
-            points.append((combination, validate_as(Analyze, values, keys)))
+            made.append((combination, validate_as(Analyze, values, keys)))
         except ConfigError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     if problems:
         raise ConfigError(*problems)
-    return points
+    return made
 
 
 def answered(study: Study, config: Analyze, signals: Signals, quiet: bool) -> StoredAnalysis:

@@ -16,8 +16,10 @@ from lth_cli.cli import (
     analyze,
     cancel,
     collecting,
+    exporting,
     keeping,
     listing,
+    packing,
     rewinding,
     running,
     sequence,
@@ -56,6 +58,8 @@ keeping.register(app)
 cancel.register(app)
 verify.register(app)
 collecting.register(app)
+exporting.register(app)
+packing.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lth_cli.config.errors import RequestError
 from lth_cli.config.metrics import Metric
+from lth_cli.store.index import Entry
 from lth_cli.store.results import Row
 from lth_cli.store.runs import Run
 
@@ -66,7 +67,7 @@ def branches(runs: Sequence[Run]) -> list[str]:
     return sorted({branch for run in runs for branch in run.branches()})
 
 
-def main_kind(runs: Sequence[Run]) -> str:
+def main_kind(runs: Sequence[Run | Entry]) -> str:
     """What the rounds themselves are: `ticket`, `dense` where nothing is pruned, or what `control` makes of them."""
     if all(run.info.get("kind") == "train" for run in runs):
         return "dense"

@@ -52,7 +52,8 @@ def test_completion_never_imports_torch(tmp_path):
 
 def test_every_import_is_a_declared_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    texts = [*project["dependencies"], *project["optional-dependencies"]["slurm"]]
+    extras = project["optional-dependencies"]
+    texts = [*project["dependencies"], *extras["slurm"], *extras["notebook"], *extras["onnx"]]
     declared = {re.split(r"[^A-Za-z0-9_.-]", text)[0].lower().replace("_", "-") for text in texts}
     providers = importlib.metadata.packages_distributions()
     undeclared = set()
@@ -64,7 +65,7 @@ def test_every_import_is_a_declared_dependency():
             for name in (name.split(".")[0] for name in names):
                 if name in sys.stdlib_module_names or name in ("lth_cli", "__future__"):
                     continue
-                if not {found.lower().replace("_", "-") for found in providers.get(name, [])} & declared:
+                if not {found.lower().replace("_", "-") for found in providers.get(name, [name])} & declared:
                     undeclared.add(name)
     assert undeclared == set()
 

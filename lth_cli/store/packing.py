@@ -1,0 +1,162 @@
+"""A run as one archive that can be checked whole before any of it is used.
+
+A tar file: `manifest.json` first (name of the run, size and SHA-256 of every file), then those files in its order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lth_cli.config.errors import RequestError
+from lth_cli.store.files import (
+    JSON_LIMIT,
+    Damaged,
+    make_folder,
+    parse_json,
+    reading,
+    remove_tree,
+    sha256_file,
+    sync_folder,
+    temporary,
+    writing,
+)
+from lth_cli.store.formats import check_format
+from lth_cli.store.runs import Run, RunExists, check_name
+from lth_cli.store.verify import verify_run
+
+FORMAT = 1
+_MANIFEST = "manifest.json"
+_CHUNK = 2**20
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,-]*")
+
+
+def pack(run: Run, target: Path) -> int:
+    """Write a finished run as one archive; the same run gives the same bytes. Returns how many files it holds.
+
+    Raises:
+        RequestError: something is at the target, or the run is not finished, or damaged.
+        WriteFailed, ReadFailed.
+    """
+    if target.exists() or target.is_symlink():
+        raise RequestError(f"{target} exists already; name another with -o or delete it")
+    if run.effective_state != "finished":
+        raise RequestError(f"{run.name} is {run.effective_state}, not finished; go on with it first")
+    faults = verify_run(run)
+    if faults:
+        raise RequestError(f"{run.name} is damaged: {faults[0].path}: {faults[0].message}; see lth verify")
+    files = {
+        path.relative_to(run.path).as_posix(): path for path in sorted(run.path.rglob("*")) if path.is_file()
+    }
+    files = {name: path for name, path in files.items() if _is_plain(name)}
+    with reading(run.path):
+        listed: dict[str, dict[str, Any]] = {
+            name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()
+        }
+    manifest = {"format": FORMAT, "name": run.name, "id": run.info["id"], "files": listed}
+    content = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+    make_folder(target.parent)
+    partial = temporary(target)
+    try:
+        with writing(target):
+            with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
+                archive.addfile(_member(_MANIFEST, len(content)), io.BytesIO(content))
+                for name, path in sorted(files.items()):
+                    with path.open("rb") as file:
+                        archive.addfile(_member(name, listed[name]["size"]), file)
+            partial.rename(target)
+            sync_folder(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return len(files)
+
+
+def unpack(source: Path, runs_dir: Path) -> Run:
+    """Make a run of an archive; it appears whole, every byte checked, or not at all.
+
+    Raises:
+        Damaged: the archive is none, or holds anything but what its list says.
+        RunExists: a run of its name is there.
+        RequestError, ReadFailed, WriteFailed, NewerFormat.
+    """
+    if not source.is_file():
+        raise RequestError(f"there is no file {source}")
+    partial: Path | None = None
+    try:
+        with reading(source), tarfile.open(source, "r:") as archive:
+            name, listed = _manifest(source, archive)
+            path = runs_dir / name
+            if path.exists():
+                raise RunExists(path)
+            make_folder(runs_dir)
+            partial = temporary(path)
+            for wanted in sorted(listed):
+                _extract(source, archive, wanted, listed[wanted], partial)
+            if archive.next() is not None:
+                raise Damaged(source, "it holds more than its list says")
+        faults = verify_run(Run.open(partial))
+        if faults:
+            raise Damaged(source, f"{faults[0].path.relative_to(partial)}: {faults[0].message}")
+        with writing(path):
+            (partial / "figures").mkdir(exist_ok=True)
+            partial.rename(path)
+            sync_folder(runs_dir)
+        return Run.open(path)
+    except (tarfile.TarError, EOFError) as error:
+        raise Damaged(source, f"not an archive of lth pack ({error})") from error
+    finally:
+        if partial is not None:
+            with contextlib.suppress(OSError):
+                remove_tree(partial)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it is a relative path of ordinary names: locks and other hidden files are not."""
+    return all(_PART.fullmatch(part) for part in name.split("/"))
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member
+
+
+def _manifest(source: Path, archive: tarfile.TarFile) -> tuple[str, dict[str, dict[str, Any]]]:
+    first = archive.next()
+    file = archive.extractfile(first) if first is not None and first.isreg() else None
+    if first is None or file is None or first.name != _MANIFEST or first.size > JSON_LIMIT:
+        raise Damaged(source, f"it does not begin with {_MANIFEST}")
+    content = parse_json(source, file.read())
+    if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
+        raise Damaged(source, "its list is none")
+    check_format(source, content, newest=FORMAT)
+    for name, about in content["files"].items():
+        size = about.get("size") if isinstance(about, dict) else None
+        if not _is_plain(name) or type(size) is not int or size < 0:
+            raise Damaged(source, f"{name!r} is no file that a run has")
+    return check_name(str(content.get("name"))), content["files"]
+
+
+def _extract(source: Path, archive: tarfile.TarFile, name: str, about: dict[str, Any], folder: Path) -> None:
+    member = archive.next()
+    if member is None or not member.isreg() or member.issparse() or member.name != name:
+        raise Damaged(source, f"{member.name if member else 'its end'!r} stands where {name!r} should")
+    file = archive.extractfile(member)
+    if file is None or member.size != about["size"]:
+        raise Damaged(source, f"{name} has {member.size} bytes, its list says {about['size']}")
+    target, seen = folder / PurePosixPath(name), hashlib.sha256()
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as out:
+            while chunk := file.read(_CHUNK):
+                seen.update(chunk)
+                out.write(chunk)
+    if seen.hexdigest() != about.get("sha256"):
+        raise Damaged(source, f"{name} is not what was packed")

@@ -1,0 +1,64 @@
+"""A packed run comes back whole; an archive that lies is refused whole."""
+
+import io
+import shutil
+import tarfile
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory, lth_in, small):
+    folder = tmp_path_factory.mktemp("packed")
+    assert lth_in(folder, "prune", *small, "name=imp", "pruning.rounds=1").code == 0
+    assert lth_in(folder, "pack", "imp", "-o", "imp.tar").code == 0
+    return folder / "imp.tar"
+
+
+def test_an_unpacked_run_rewinds(packed, lth_in, tmp_path) -> None:
+    assert lth_in(tmp_path, "unpack", str(packed)).code == 0
+    assert lth_in(tmp_path, "pack", "imp", "-o", "again.tar").code == 0
+    assert (tmp_path / "again.tar").read_bytes() == packed.read_bytes()
+    done = lth_in(tmp_path, "rewind", "imp", "name=more", "rewind.to=0it")
+    assert done.code == 0, done.err
+
+
+def rewritten(packed, target, change):
+    """The archive with its members, (header, bytes), changed."""
+    with tarfile.open(packed) as archive:
+        members = [(member, archive.extractfile(member).read()) for member in archive]
+    with tarfile.open(target, "w") as archive:
+        for member, content in change(members):
+            archive.addfile(member, io.BytesIO(content))
+
+
+def _link(members):
+    members[1][0].type, members[1][0].linkname = tarfile.SYMTYPE, "/etc/passwd"
+    return members
+
+
+def _outside(members):
+    members[1][0].name = "../outside"
+    return members
+
+
+LIES = {
+    "outside": _outside,
+    "link": _link,
+    "twice": lambda members: [*members, members[-1]],
+    "missing": lambda members: members[:-1],
+    "flipped": lambda members: [*members[:-1], (members[-1][0], members[-1][1][:-1] + b"\0")],
+    "listed outside": lambda members: [
+        (m, c.replace(b'"config.yaml"', b'"../fig.yaml"')) for m, c in members
+    ],
+    "no list": lambda members: members[1:],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_refused_whole(packed, lth_in, tmp_path, lie) -> None:
+    rewritten(packed, tmp_path / "lie.tar", LIES[lie])
+    done = lth_in(tmp_path, "unpack", "lie.tar")
+    assert done.code == 1 and "lie.tar" in done.err, done.err
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    assert {path.name for path in tmp_path.rglob("*")} <= {"lie.tar", "runs"}
