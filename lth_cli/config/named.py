@@ -9,14 +9,12 @@ from typing import Any
 
 import yaml
 
-import lth_cli
-
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def packaged_configs() -> Path:
     """The folder of config groups: inside an installed package, beside it in a checkout."""
-    package = Path(lth_cli.__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
