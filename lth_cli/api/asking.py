@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -111,8 +113,19 @@ def _work(
             f"launcher.kind={config.launcher.kind} is for sweeps from the shell; from Python: serial"
         )
     (name,) = names_of(kind if source is None else f"{kind}-{source.name}", points)
-    with Signals() as signals:
+    with _noted_as([kind, *([] if source is None else [source.name]), *typed]), Signals() as signals:
         return Run(run_point(kind, config, name, source, signals, quiet), trust=True)
+
+
+@contextlib.contextmanager
+def _noted_as(words: Sequence[str]) -> Iterator[None]:
+    """A run notes how it was asked for: here the command that would make it, not the one of this Python process."""
+    before = sys.argv
+    sys.argv = ["lth", *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def overrides(keys: Sequence[Keys]) -> list[str]:

@@ -31,6 +31,8 @@ _INSTEAD = {
     "prune": "write controls.kinds= and controls.rounds=, or pruning.rounds= for how many there are",
     "rewind": "it belongs to the run whose masks are retrained; write control= and rounds=",
 }
+# What a run was asked for beside its training, which one that goes on from it is asked for, too.
+_GOES_ON = ("controls", "checkpoint")
 # Keys that say where or how, not what: they make no part of a run's name.
 _UNNAMED = ("name", "runs_dir", "device", "threads", "data", "checkpoint", "evaluation", "launcher")
 
@@ -41,6 +43,7 @@ def launch(
     overrides: Sequence[str],
     *,
     source: Run | None = None,
+    like: Run | None = None,
     config_dir: Path | None = None,
     multirun: bool = False,
     quiet: bool = False,
@@ -53,6 +56,7 @@ def launch(
         primary: name of its primary config.
         overrides: what the person typed.
         source: the run whose config and masks are taken, by `lth rewind`.
+        like: the run whose config is gone on from, by `--from`.
         config_dir: the person's own config folder.
         multirun: run every combination of the swept values.
         quiet: show only the result.
@@ -64,8 +68,10 @@ def launch(
     """
     overrides = compose.quote_rounds(overrides)
     refuse_unused(kind, overrides)
-    points = make_points(primary, overrides, config_dir, multirun, source)
+    points = make_points(primary, overrides, config_dir, multirun, source, like)
     prefix = kind if source is None else f"{kind}-{source.name}"
+    if like is not None:
+        prefix = like.name
     refuse_swept_places(points)
     names = names_of(prefix, points)
     if multirun or points[0].config.launcher.kind != "serial":
@@ -91,13 +97,19 @@ def make_points(
     config_dir: Path | None,
     multirun: bool,
     source: Run | None = None,
+    like: Run | None = None,
 ) -> list[Point]:
-    """Every point composed and validated; all mistakes of all points in one error."""
+    """Every point composed and validated; all mistakes of all points in one error.
+
+    Over the config of `source`, whose masks are retrained, or of `like`, which keeps what it was asked for, too.
+    """
     combinations = compose.expand(overrides) if multirun else [tuple(overrides)]
     points: list[Point] = []
     problems: list[tuple[str, str]] = []
-    stored = None if source is None else stored_config(source).model_dump(mode="json")
-    for found in load_all(primary, combinations, config_dir, stored):
+    base = source or like
+    stored = None if base is None else stored_config(base).model_dump(mode="json")
+    kept = () if like is None else _GOES_ON
+    for found in load_all(primary, combinations, config_dir, stored, kept):
         if isinstance(found, ConfigError):
             problems += [problem for problem in found.problems if problem not in problems]
         else:

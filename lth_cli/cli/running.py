@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lth_cli.cli.completion import complete_override
+
+if TYPE_CHECKING:
+    from lth_cli.store.runs import Run
 
 Overrides = Annotated[
     list[str] | None,
@@ -30,6 +33,15 @@ ConfigDir = Annotated[
 ]
 ConfigName = Annotated[
     str | None, typer.Option("--config-name", help="Primary config instead of the command's own.")
+]
+FromRun = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="RUN", help="Go on from a run: its config with what is typed on top, all reused."
+    ),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="With --from: let the stored config name code from outside lth.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -66,19 +78,52 @@ def _command(kind: str) -> Any:
         package: Package = None,
         config_dir: ConfigDir = None,
         config_name: ConfigName = None,
+        from_run: FromRun = None,
+        trust: Trust = False,
         quiet: Quiet = False,
         json: Json = False,
     ) -> None:
         typed = overrides or []
         primary = config_name or kind
+        like = None if from_run is None else _base(kind, from_run, typed, config_dir, trust)
+        if like is not None and (cfg or info or config_name):
+            raise typer.BadParameter("does not go with --cfg, --info and --config-name", param_hint="--from")
         if cfg or info:
             _show_config(primary, typed, cfg, info, resolve, package, config_dir)
             return
         from lth_cli.cli.launch import launch
 
-        launch(kind, primary, typed, config_dir=config_dir, multirun=multirun, quiet=quiet, as_json=json)
+        launch(
+            kind,
+            primary,
+            typed,
+            like=like,
+            config_dir=config_dir,
+            multirun=multirun,
+            quiet=quiet,
+            as_json=json,
+        )
 
     return command
+
+
+def _base(kind: str, name: str, typed: list[str], config_dir: Path | None, trust: bool) -> Run:
+    """The run whose config another one takes. Raises RequestError: not there, of another kind, or not trusted."""
+    from lth_cli.config.compose import compose
+    from lth_cli.config.errors import RequestError
+    from lth_cli.experiments.trust import check_trust
+    from lth_cli.store.runs import find_run
+
+    places = [text for text in typed if text.startswith("runs_dir=")]
+    run = find_run(Path(str(compose(kind, places, config_dir)["runs_dir"])), name)
+    if "source" in run.info:
+        raise RequestError(
+            f"--from: {run.name} retrained the masks of {run.info['source']['name']}; "
+            f"lth rewind {run.info['source']['name']} does so again"
+        )
+    if not trust:
+        check_trust(run)
+    return run
 
 
 def _show_config(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,12 +102,16 @@ _STORED = "_lth_stored"
 
 
 def load_over(
-    command: str, stored: Mapping[str, Any], overrides: Sequence[str], config_dir: Path | None = None
+    command: str,
+    stored: Mapping[str, Any],
+    overrides: Sequence[str],
+    config_dir: Path | None = None,
+    kept: Collection[str] = (),
 ) -> Point:
     """A stored config with overrides on top: what is not overridden stays as stored.
 
     An option of a config group (`optimizer=sgd`) replaces its whole section. Places, controls and rounds are not
-    taken from the stored config but from the primary config of the command.
+    taken from the stored config but from the primary config of the command, except for those `kept`.
 
     Raises:
         ConfigError: as `compose` and `validate`; also when the stored config is not valid.
@@ -121,11 +125,11 @@ def load_over(
     values = validate(stored).model_dump(mode="json")
     root = values["data"]["root"]
     fresh = compose(command, [], config_dir)
-    values |= {key: fresh[key] for key in _NOT_INHERITED if key in fresh}
+    values |= {key: fresh[key] for key in _NOT_INHERITED if key in fresh and key not in kept}
     values["data"] = {**values["data"], "root": values["data"]["root"] or root}
-    kept = {key: _escaped(value) for key, value in values.items() if key not in groups}
+    others = {key: _escaped(value) for key, value in values.items() if key not in groups}
     defaults = ["_self_", *({group: option} for group, option in groups.items())]
-    ConfigStore.instance().store(name=_STORED, node={"defaults": defaults, **kept})
+    ConfigStore.instance().store(name=_STORED, node={"defaults": defaults, **others})
     composed = compose(_STORED, overrides, config_dir)
     return Point(tuple(overrides), composed, validate(composed))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ def load_all(
     combinations: Sequence[tuple[str, ...]],
     config_dir: Path | None = None,
     stored: Mapping[str, Any] | None = None,
+    kept: Collection[str] = (),
 ) -> list[Point | ConfigError]:
     """Compose and validate every combination of overrides, in order; what is wrong stands in a point's place.
 
@@ -36,7 +37,7 @@ def load_all(
     take tens of milliseconds a point. Without a stored config, combinations that differ only in plain values of
     existing keys share one composition, to which the values are then applied.
     """
-    composer = _Composer(command, combinations, config_dir, stored)
+    composer = _Composer(command, combinations, config_dir, stored, kept)
     found: list[Point | ConfigError] = []
     for combination in combinations:
         try:
@@ -55,7 +56,9 @@ class _Composer:
         combinations: Sequence[tuple[str, ...]],
         config_dir: Path | None,
         stored: Mapping[str, Any] | None,
+        kept: Collection[str],
     ) -> None:
+        self._kept = kept
         self._command, self._config_dir, self._stored = command, config_dir, stored
         self._fixed = {text for text in combinations[0] if all(text in other for other in combinations)}
         self._bases: dict[tuple[str, ...], DictConfig | ConfigError | None] = {}
@@ -64,7 +67,7 @@ class _Composer:
     def alone(self, combination: tuple[str, ...]) -> Point:
         """A point composed by Hydra from beginning to end. Raises ConfigError."""
         if self._stored is not None:
-            return compose.load_over(self._command, self._stored, combination, self._config_dir)
+            return compose.load_over(self._command, self._stored, combination, self._config_dir, self._kept)
         return compose.load(self._command, combination, self._config_dir)
 
     def shared(self, combination: tuple[str, ...]) -> Point | None:

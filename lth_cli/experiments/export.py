@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -132,7 +133,7 @@ def _huggingface(
 
 def _card(recorded: Recorded, step: Step, masks: Masks, title: str) -> str:
     summary = recorded.round.summary
-    command = " ".join(map(str, recorded.run.info.get("command", ()))) or "not noted"
+    command = shlex.join(map(str, recorded.run.info.get("command", ()))) or "not noted"
     rows = [
         f"| {split} {name} | {value:.6g} |"
         for split, found in summary["metrics"].items()

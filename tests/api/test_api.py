@@ -129,6 +129,7 @@ def test_exported_weights_give_the_same_outputs(opened, outputs, lth_in, tmp_pat
     if form == "huggingface":
         card, config = (path / "README.md").read_text(), json.loads((path / "config.json").read_text())
         assert "test accuracy" in card and config["round"] == 2
+        assert "\nlth prune device=cpu " in card
 
 
 def test_onnx_gives_the_same_outputs(opened, outputs, lth_in, tmp_path) -> None:

@@ -105,6 +105,23 @@ def test_names_are_made_of_what_was_overridden(lth, tmp_path, small):
     }
 
 
+def test_a_finished_run_is_gone_on_from(tmp_path, lth_in, small):
+    asked = (*small, "name=first", "pruning.rounds=1", "controls.kinds=[random]")
+    assert lth_in(tmp_path, "prune", *asked).code == 0
+    done = lth_in(tmp_path, "prune", "--from", "first", "pruning.rounds=2", "--json")
+    found = json.loads(done.out)
+    assert done.code == 0 and (tmp_path / "runs" / "first-rounds_2").is_dir(), done.err
+    # As a run asked for from the beginning, of which one round is new, with its control.
+    assert found["steps_trained"] == 2 * found["steps_reused"] // 3, found
+    whole = lth_in(tmp_path, "prune", *asked, "name=whole", "pruning.rounds=2", "--json")
+    assert json.loads(whole.out)["steps_trained"] == 0
+    refused = lth_in(tmp_path, "prune", "--from", "first", "--cfg", "job")
+    assert refused.code == 2 and "--from" in refused.err
+    lth_in(tmp_path, "rewind", "first", "name=again")
+    refused = lth_in(tmp_path, "prune", "--from", "again", "pruning.rounds=3")
+    assert refused.code == 2 and "lth rewind first does so again" in refused.err
+
+
 def test_cfg_prints_and_runs_nothing(lth, tmp_path):
     done = lth("prune", "--cfg", "job", "model=conv2", "seed=7")
     assert done.code == 0
