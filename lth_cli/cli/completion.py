@@ -95,28 +95,21 @@ def _written(folders: list[Path], words: list[str]) -> dict[str, Any]:
     """Keys and values that stand in the config files in use: the defaults and the options chosen so far."""
     import yaml
 
+    from lth_cli.config.named import flat
+
     defaults = yaml.safe_load((folders[0] / "defaults.yaml").read_text(encoding="utf-8"))
     chosen: dict[str, Any] = {}
     for entry in defaults.pop("defaults"):
         chosen |= entry if isinstance(entry, dict) else {}
     chosen |= dict(word.split("=", 1) for word in words[:-1] if "=" in word)
-    written = _flat(defaults)
+    written = flat(defaults)
     for group in _groups(folders):
         for folder in folders:
             path = folder / group / f"{chosen.get(group)}.yaml"
             if path.is_file() and group != "experiment":
                 content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-                written |= _flat({group: content})
+                written |= flat({group: content})
     return {key: value for key, value in written.items() if not key.endswith(("_target_", ".defaults"))}
-
-
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in section.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-        )
-    return flat
 
 
 def complete_analysis(ctx: typer.Context, incomplete: str) -> list[str]:

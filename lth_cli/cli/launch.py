@@ -69,9 +69,7 @@ def launch(
     overrides = compose.quote_rounds(overrides)
     refuse_unused(kind, overrides)
     points = make_points(primary, overrides, config_dir, multirun, source, like)
-    prefix = kind if source is None else f"{kind}-{source.name}"
-    if like is not None:
-        prefix = like.name
+    prefix = like.name if like else f"{kind}-{source.name}" if source else kind
     refuse_swept_places(points)
     names = names_of(prefix, points)
     if multirun or points[0].config.launcher.kind != "serial":

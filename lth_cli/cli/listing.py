@@ -61,8 +61,7 @@ def _list(
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    if json and csv:
-        raise typer.BadParameter("--json and --csv are two ways to print the same; give one")
+    _refuse_both(json, csv)
     if sweep:
         wrong = [flag for flag, given in (("--sort", sort), ("--columns", columns)) if given]
         if wrong:
@@ -168,8 +167,7 @@ def _show(
     from lth_cli.report.show import as_json, print_run
     from lth_cli.store.runs import find_run
 
-    if json and csv:
-        raise typer.BadParameter("--json and --csv are two ways to print the same; give one")
+    _refuse_both(json, csv)
     found = find_run(runs_dir, run)
     if csv:
         write_csv(tidy([[found]]), sys.stdout)
@@ -202,8 +200,7 @@ def _compare(
     from lth_cli.report.series import group_runs
     from lth_cli.report.show import compare
 
-    if json and csv:
-        raise typer.BadParameter("--json and --csv are two ways to print the same; give one")
+    _refuse_both(json, csv)
     if axis != "density" and figure is None:
         raise typer.BadParameter(f"--axis {axis} is that of a figure; add --figure FILE.png")
     if figure is not None and (json or csv):
@@ -242,6 +239,11 @@ def _with_results(names: list[str], runs_dir: Path) -> list[Run]:
     return found
 
 
+def _refuse_both(json: bool, csv: bool) -> None:
+    if json and csv:
+        raise typer.BadParameter("--json and --csv are two ways to print the same; give one")
+
+
 def _diff(
     one: Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a run.")],
     other: Annotated[str, typer.Argument(metavar="RUN", help="Another.")],
@@ -253,8 +255,7 @@ def _diff(
     from lth_cli.report.layout import write_csv
     from lth_cli.store.runs import find_run
 
-    if json and csv:
-        raise typer.BadParameter("--json and --csv are two ways to print the same; give one")
+    _refuse_both(json, csv)
     ours, theirs = find_run(runs_dir, one), find_run(runs_dir, other)
     if json:
         import json as json_library

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lth_cli.cli.running import ConfigDir, Json, Multirun, Overrides, Package, Quiet, ShowConfig
+from lth_cli.cli.running import ConfigDir, Json, Multirun, Overrides, Package, Quiet, ShowConfig, named_run
 
 _EXAMPLES = (
     "Examples: lth rewind RUN -m rewind.to=0,100it,500it,2ep   lth rewind RUN rounds=3,5-8 control=reinit   "
@@ -39,13 +38,11 @@ def _rewind(
     json: Json = False,
 ) -> None:
     from lth_cli.cli.launch import launch, make_points
-    from lth_cli.config.compose import compose, quote_rounds
+    from lth_cli.config.compose import quote_rounds
     from lth_cli.experiments.trust import check_trust
-    from lth_cli.store.runs import find_run
 
     typed = quote_rounds(overrides or [])
-    places = [text for text in typed if text.startswith("runs_dir=")]
-    source = find_run(Path(str(compose("rewind", places, config_dir)["runs_dir"])), run)
+    source = named_run("rewind", run, typed, config_dir)
     if cfg is not None:
         if cfg != "job":
             raise typer.BadParameter(f"{cfg!r}; accepted: job", param_hint="--cfg")

@@ -107,15 +107,21 @@ def _command(kind: str) -> Any:
     return command
 
 
-def _base(kind: str, name: str, typed: list[str], config_dir: Path | None, trust: bool) -> Run:
-    """The run whose config another one takes. Raises RequestError: not there, of another kind, or not trusted."""
+def named_run(primary: str, name: str, typed: list[str], config_dir: Path | None) -> Run:
+    """The run of a name or path, among those of the folder that was typed or is the default. Raises RequestError."""
     from lth_cli.config.compose import compose
-    from lth_cli.config.errors import RequestError
-    from lth_cli.experiments.trust import check_trust
     from lth_cli.store.runs import find_run
 
     places = [text for text in typed if text.startswith("runs_dir=")]
-    run = find_run(Path(str(compose(kind, places, config_dir)["runs_dir"])), name)
+    return find_run(Path(str(compose(primary, places, config_dir)["runs_dir"])), name)
+
+
+def _base(kind: str, name: str, typed: list[str], config_dir: Path | None, trust: bool) -> Run:
+    """The run whose config another one takes. Raises RequestError: not there, of another kind, or not trusted."""
+    from lth_cli.config.errors import RequestError
+    from lth_cli.experiments.trust import check_trust
+
+    run = named_run(kind, name, typed, config_dir)
     if "source" in run.info:
         raise RequestError(
             f"--from: {run.name} retrained the masks of {run.info['source']['name']}; "

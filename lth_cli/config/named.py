@@ -39,7 +39,7 @@ def option_of(group: str, section: Mapping[str, Any], typed: Sequence[str] = ())
     """
     said = [word.partition("=")[2] for word in typed if word.lstrip("+").startswith(f"{group}=")]
     wanted = said[-1] if said else None
-    there = _flat(section)
+    there = flat(section)
     target = there.get("_target_")
     fitting = {
         name: [key for key, value in written.items() if key in there and not _same(value, there[key])]
@@ -68,7 +68,7 @@ def _options(group: str) -> dict[str, dict[str, Any]]:
     """The options of a group: their keys and values, but for what Hydra works out."""
     found = {}
     for path in sorted((packaged_configs() / group).glob("*.yaml")):
-        written = _flat(yaml.load(path.read_bytes(), Loader=_Loader) or {})  # a SafeLoader
+        written = flat(yaml.load(path.read_bytes(), Loader=_Loader) or {})  # a SafeLoader
         plain = {key: value for key, value in written.items() if not str(value).startswith("${")}
         found[path.stem] = {key: value for key, value in plain.items() if key != "defaults"}
     return found
@@ -86,12 +86,13 @@ def _defaults() -> dict[str, Any]:
     }
 
 
-def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted keys; an empty one is a value."""
+    found: dict[str, Any] = {}
     for key, value in section.items():
         path = f"{prefix}{key}"
-        flat |= _flat(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
-    return flat
+        found |= flat(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
+    return found
 
 
 def _same(written: Any, stored: Any) -> bool:

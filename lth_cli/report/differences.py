@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lth_cli.config.errors import LthError
-from lth_cli.report.facts import flat
+from lth_cli.config.named import flat
 from lth_cli.report.layout import Column, print_table
 from lth_cli.store.runs import Run
 

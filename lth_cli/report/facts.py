@@ -10,7 +10,7 @@ from typing import Any
 
 from lth_cli.config.errors import RequestError
 from lth_cli.config.metrics import Metric
-from lth_cli.config.named import is_group, option_of
+from lth_cli.config.named import flat, is_group, option_of
 from lth_cli.store.index import Entry
 
 _MISSING = object()
@@ -190,15 +190,6 @@ def _at(values: Any, path: Iterable[str]) -> Any:
             return _MISSING
         values = values[part]
     return _MISSING if isinstance(values, dict) and values else values
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted keys; an empty one is a value."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        found |= flat(value, f"{path}.") if isinstance(value, dict) and value else {path: value}
-    return found
 
 
 def _close(name: str, known: set[str]) -> str:

@@ -6,10 +6,11 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from lth_cli.config.errors import RequestError
 from lth_cli.config.metrics import Metric
+from lth_cli.config.named import flat
 from lth_cli.store.index import Entry
 from lth_cli.store.results import Row
 from lth_cli.store.runs import Run
@@ -20,8 +21,24 @@ Axis = Literal["density", "parameters", "madds"]
 _NOT_THE_EXPERIMENT = ("name", "runs_dir", "seed", "seeds", "data", "checkpoint", "launcher")
 
 
+class Sample:
+    """Mean and spread of results that differ by seed."""
+
+    values: Sequence[float]
+
+    @property
+    def mean(self) -> float:
+        """Arithmetic mean."""
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation; None of one value."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
 @dataclass(frozen=True)
-class Point:
+class Point(Sample):
     """One round over all runs of a group.
 
     Attributes:
@@ -41,16 +58,6 @@ class Point:
     values: list[float]
     steps: float
     seconds: float
-
-    @property
-    def mean(self) -> float:
-        """Mean over runs."""
-        return statistics.fmean(self.values)
-
-    @property
-    def spread(self) -> float | None:
-        """Sample standard deviation over runs; None for a single run."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
@@ -124,7 +131,7 @@ def _point(number: int, rows: list[Row], column: str) -> Point:
 
 def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     """A name for each group: what sets its config apart from the others', else the run's name."""
-    configs = [_flat(group[0].config) for group in groups]
+    configs = [{k: v for k, v in flat(group[0].config).items() if v != {}} for group in groups]
     keys = [
         key
         for key in dict.fromkeys(key for config in configs for key in config)
@@ -140,12 +147,3 @@ def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
 
 def _common_name(group: Sequence[Run]) -> str:
     return group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more"
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, f"{path}.{key}" if path else str(key))
-    return flat

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lth_cli.report.series import Sample
 from lth_cli.store.runs import Run
 from lth_cli.studies.schema import Published, Table
 
@@ -17,7 +17,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Sample):
     """What was measured of one row and column, in the unit of the table.
 
     Attributes:
@@ -25,16 +25,6 @@ class Cell:
     """
 
     values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Arithmetic mean."""
-        return statistics.fmean(self.values)
-
-    @property
-    def spread(self) -> float | None:
-        """Sample standard deviation; None of one value."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True)

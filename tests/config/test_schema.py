@@ -1,12 +1,15 @@
 import copy
 import math
+import typing
 
 import pytest
+from pydantic.fields import FieldInfo
 
+from lth_cli.analyses.schema import Analyze
 from lth_cli.config.compose import compose, validate
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.schema import Config, fields
-from lth_cli.config.values import interval_seconds
+from lth_cli.config.values import FORMS, interval_seconds
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +166,20 @@ def test_every_field_says_what_it_means():
         if field.description is None and not getattr(field.annotation, "__doc__", None)
     ]
     assert silent == []
+
+
+def test_every_form_of_a_text_is_asked_for_in_words():
+    def patterns(annotation, metadata=()):
+        yield from (found for part in metadata if (found := getattr(part, "pattern", None)))
+        for part in typing.get_args(annotation):
+            if typing.get_origin(annotation) is typing.Annotated and isinstance(part, FieldInfo):
+                yield from patterns(part.annotation, part.metadata)
+            yield from patterns(part)
+
+    found = {
+        pattern
+        for model in (Config, Analyze)
+        for _, field in fields(model)
+        for pattern in patterns(field.annotation, field.metadata)
+    }
+    assert found == FORMS.keys()
