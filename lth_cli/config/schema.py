@@ -271,6 +271,10 @@ class Config(Section):
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
         "auto", description="Compute threads on the CPU; part of a run's identity, since it changes rounding."
     )
+    cuda_graphs: bool = Field(
+        True,
+        description="Replay the passes of a small network on a GPU where that is measured faster; same bytes.",
+    )
     precision: Precision
     data: DataPlace = DataPlace()
     dataset: Dataset

@@ -38,7 +38,7 @@ from lth_cli.training.trajectory import Trajectory
 
 _TRIES = 10  # the shared store may be deleted between a training and the links to its states
 # What may change between two runs of the same command without making it another experiment.
-_FREE_KEYS = ("name", "runs_dir", "data", "checkpoint", "launcher")
+_FREE_KEYS = ("name", "runs_dir", "data", "checkpoint", "launcher", "cuda_graphs")
 
 
 class SessionObserver(Observer):

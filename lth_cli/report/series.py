@@ -18,7 +18,7 @@ from lth_cli.store.runs import Run
 Axis = Literal["density", "parameters", "madds"]
 """What is left of a network, as columns of `results.csv` call it."""
 
-_NOT_THE_EXPERIMENT = ("name", "runs_dir", "seed", "seeds", "data", "checkpoint", "launcher")
+_NOT_THE_EXPERIMENT = ("name", "runs_dir", "seed", "seeds", "data", "checkpoint", "launcher", "cuda_graphs")
 
 
 class Sample:

@@ -23,6 +23,7 @@ from lth_cli.store.states import State
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Metrics, answer, answers, evaluate
 from lth_cli.training.freezing import freeze, frozen
+from lth_cli.training.graphs import Gradients
 from lth_cli.training.latent import latent
 from lth_cli.training.restore import restore
 from lth_cli.training.teaching import Teaching
@@ -111,6 +112,9 @@ class Trainer:
             state.optimizer, masks
         )
         self._random = has_randomness(self.model)
+        plain = not self._random and teaching is None and recipe.objective.own_loss is None
+        graphs = self.execution.graphs and self.execution.device.type == "cuda" and plain
+        self._compute = Gradients(self.model, self._backward) if graphs else self._backward
         self._batches = trajectory.batches.starting_at(state.step, part)
         self._losses = torch.zeros(_LOSSES_HELD, device=self.execution.device)
         self._unchecked = 0
@@ -289,14 +293,25 @@ class Trainer:
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Leave the gradients of the mean loss of the batch in the parameters, and return that loss."""
+        if self._teaching is None:
+            return self._compute(self._seen(batch))
         loss = self._loss(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
+    def _backward(self, seen: Batch) -> Tensor:
+        objective = self.trajectory.recipe.objective
+        loss = objective.loss(answer(self.model, objective, seen, self.execution), seen)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _seen(self, batch: Batch) -> Batch:
+        recipe = self.trajectory.recipe
+        return recipe.objective.view(batch, self.step, recipe.seeds["augment"])
+
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of a batch, or a part of one: the objective's, and on answers of teachers where there are any."""
-        objective = self.trajectory.recipe.objective
-        seen = objective.view(batch, self.step, self.trajectory.recipe.seeds["augment"])
+        objective, seen = self.trajectory.recipe.objective, self._seen(batch)
         outputs = answer(model, objective, seen, self.execution)
         task = objective.loss(outputs, seen)
         if self._teaching is None:

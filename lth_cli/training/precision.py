@@ -26,6 +26,7 @@ class Execution:
         channels_last: memory layout of four-dimensional inputs and convolution weights.
         processes: how many train together.
         batch_norm: whose examples its statistics are of, `local` or `synchronized`; of no meaning to one process.
+        graphs: whether CUDA graphs may be used, which change no byte.
     """
 
     device: torch.device
@@ -34,6 +35,7 @@ class Execution:
     channels_last: bool
     processes: int = 1
     batch_norm: str = "local"
+    graphs: bool = True
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -56,6 +58,8 @@ class Execution:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.backends.cudnn.benchmark = False
             torch.use_deterministic_algorithms(True, warn_only=True)
+            # A kernel more for every tensor that is made, to find reads of memory that nobody wrote.
+            torch.utils.deterministic.fill_uninitialized_memory = False
         self.activate()
 
     def of_rank(self, local_rank: int, local_processes: int) -> Execution:
@@ -115,7 +119,13 @@ def resolve(config: schema.Config, local_rank: int = 0, local_processes: int | N
     if dtype == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError(("precision.dtype", "this GPU has no bf16; accepted here: fp32, tf32"))
     execution = Execution(
-        device, threads, dtype, config.precision.channels_last, processes, config.distributed.batch_norm
+        device,
+        threads,
+        dtype,
+        config.precision.channels_last,
+        processes,
+        config.distributed.batch_norm,
+        config.cuda_graphs,
     )
     execution.set_up()
     return execution
