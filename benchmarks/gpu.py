@@ -295,7 +295,7 @@ def _through(trainer: Trainer) -> Callable[[int], None]:
 
 def _bare(trajectory: Trajectory) -> Callable[[int], None]:
     """The usual loop, on lth's batches."""
-    model, optimizer, backward = _by_hand(trajectory)
+    optimizer, backward = _by_hand(trajectory)
     batches = trajectory.batches.starting_at(0)
 
     def work(steps: int) -> None:
@@ -310,7 +310,7 @@ def _bare(trajectory: Trajectory) -> Callable[[int], None]:
 
 def _recorded(trajectory: Trajectory) -> Callable[[int], None]:
     """The same loop with forward pass, backward pass and update in one CUDA graph."""
-    model, optimizer, backward = _by_hand(trajectory, capturable=True)
+    optimizer, backward = _by_hand(trajectory, capturable=True)
     batches = (
         batch
         for batch in trajectory.batches.starting_at(0)
@@ -333,7 +333,7 @@ def _recorded(trajectory: Trajectory) -> Callable[[int], None]:
     with torch.cuda.graph(graph):
         step()
 
-    def work(steps: int) -> None:
+    def work(steps: int, kept: object = step) -> None:  # a graph keeps nothing of what it works on alive
         for _ in range(steps):
             found = next(batches)
             for name, tensor in batch.items():
@@ -343,7 +343,7 @@ def _recorded(trajectory: Trajectory) -> Callable[[int], None]:
     return work
 
 
-def _by_hand(trajectory: Trajectory, capturable: bool = False) -> tuple[Any, Any, Callable[[Any], None]]:
+def _by_hand(trajectory: Trajectory, capturable: bool = False) -> tuple[Any, Callable[[Any], None]]:
     recipe = trajectory.recipe
     execution, objective = recipe.execution, recipe.objective
     execution.activate()
@@ -357,7 +357,7 @@ def _by_hand(trajectory: Trajectory, capturable: bool = False) -> tuple[Any, Any
     def backward(batch: Any) -> None:
         objective.loss(answer(model, objective, batch, execution), batch).backward()
 
-    return model, optimizer, backward
+    return optimizer, backward
 
 
 def _windows(loops: dict[str, Callable[[int], None]]) -> dict[str, list[float]]:
@@ -526,8 +526,8 @@ def tickets(options: argparse.Namespace) -> Iterator[dict[str, str]]:
 PARTS = {
     "alike": Part(
         "CPU and GPU",
-        "LeNet-300-100 on digits, 3 rounds of 20 %, 3 seeds. Rounding differs between devices and formats, and training "
-        "makes it grow: masks are compared place by place with those of the CPU.",
+        "LeNet-300-100 on digits, 3 rounds of 20 %, 3 seeds. Rounding differs between devices and formats, and "
+        "training makes it grow: masks are compared place by place with those of the CPU.",
         150,
         alike,
     ),
@@ -604,7 +604,7 @@ def main() -> None:
 def _rows(options: argparse.Namespace, key: str, seconds: float) -> tuple[list[dict[str, str]], str]:
     """What a part found, and how it ended where that was not the end."""
     if seconds < 5:
-        return [], "not begun: the minutes are used up"
+        return [], "was not begun: the minutes are used up"
     words = [sys.executable, __file__, f"--part={key}"]
     for flag, value in (
         ("--images", options.images),
@@ -621,7 +621,7 @@ def _rows(options: argparse.Namespace, key: str, seconds: float) -> tuple[list[d
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
-            ended = f"stopped at its limit of {seconds:.0f} s"
+            ended = f"was stopped at its limit of {seconds:.0f} s"
     print(f"{key}: {time.monotonic() - begun:.0f} s {ended}", file=sys.stderr, flush=True)
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")], ended
 
@@ -633,7 +633,7 @@ def _told(part: Part, rows: list[dict[str, str]], ended: str) -> list[str]:
         lines += [f"| {' | '.join(headings)} |", f"|{' --- |' * len(headings)}"]
         lines += [f"| {' | '.join(row.get(heading, '') for heading in headings)} |" for row in rows]
         lines.append("")
-    return [*lines, f"This part was {ended}.\n"] if ended else lines
+    return [*lines, f"This part {ended}.\n"] if ended else lines
 
 
 if __name__ == "__main__":

@@ -64,8 +64,9 @@ class Gradients:
             self._restore(buffers)
             try:
                 recorded = _Recorded(self._parameters, self._pass, batch)
-            except RuntimeError:
-                recorded = None  # something in the pass cannot be recorded
+            except RuntimeError:  # something in the pass cannot be recorded
+                recorded = None
+                _end_recording()
             self._restore(buffers)
             if recorded is not None:
                 got = [recorded(batch), *(weight.grad for weight in self._parameters)]
@@ -105,7 +106,7 @@ class _Recorded:
         self._parameters = parameters
         self._batch = {name: tensor.clone() for name, tensor in batch.items()}
         self._graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
@@ -126,6 +127,12 @@ class _Recorded:
         for weight, gradient in zip(self._parameters, self._gradients, strict=True):
             weight.grad = gradient
         return self._loss.clone()  # the next replay writes over it
+
+
+def _end_recording() -> None:
+    """Record something else: after a recording that failed, random numbers are refused until another one ends well."""
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        torch.zeros((), device="cuda").add_(1)
 
 
 def _format(batch: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

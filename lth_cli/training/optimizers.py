@@ -85,9 +85,10 @@ def export_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str
 def import_state(
     optimizer: torch.optim.Optimizer, model: nn.Module, state: dict[str, dict[str, Tensor]]
 ) -> None:
-    """Put exported tensors back; an empty state is a fresh optimizer."""
+    """Put exported tensors into a new optimizer; an empty state leaves it as it is."""
     plain = optimizer.state_dict()
-    plain["state"] = {
+    # Adagrad of torch before 2.12 has a state before its first step.
+    plain["state"] |= {
         index: {key: _laid_out_like(parameter, value) for key, value in state[name].items()}
         for index, (name, parameter) in enumerate(model.named_parameters())
         if name in state

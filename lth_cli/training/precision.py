@@ -59,7 +59,7 @@ class Execution:
             torch.backends.cudnn.benchmark = False
             torch.use_deterministic_algorithms(True, warn_only=True)
             # A kernel more for every tensor that is made, to find reads of memory that nobody wrote.
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.activate()
 
     def of_rank(self, local_rank: int, local_processes: int) -> Execution:
