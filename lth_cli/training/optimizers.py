@@ -87,7 +87,7 @@ def import_state(
 ) -> None:
     """Put exported tensors into a new optimizer; an empty state leaves it as it is."""
     plain = optimizer.state_dict()
-    # Adagrad of torch before 2.12 has a state before its first step.
+    # Adagrad has a state before its first step; not every torch makes it again.
     plain["state"] |= {
         index: {key: _laid_out_like(parameter, value) for key, value in state[name].items()}
         for index, (name, parameter) in enumerate(model.named_parameters())
