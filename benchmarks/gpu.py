@@ -109,7 +109,7 @@ def alike(options: argparse.Namespace) -> Iterator[dict[str, str]]:
 
 def repeat(options: argparse.Namespace) -> Iterator[dict[str, str]]:
     """Runs killed again and again, and with and without graphs, beside one that was left alone."""
-    epochs, kills = (100, 4) if THERE else (2, 1)
+    epochs, kills = (60, 3) if THERE else (2, 1)
     nets = {
         "ResNet-8 on digits, crop": [
             "model=resnet20",
