@@ -314,7 +314,7 @@ def _recorded(trajectory: Trajectory) -> Callable[[int], None]:
     batches = (
         batch
         for batch in trajectory.batches.starting_at(0)
-        if len(batch["inputs"]) == trajectory.recipe.batching.size
+        if len(next(iter(batch.values()))) == trajectory.recipe.batching.size
     )
     batch = {name: tensor.clone() for name, tensor in next(batches).items()}
 
@@ -362,11 +362,11 @@ def _by_hand(trajectory: Trajectory, capturable: bool = False) -> tuple[Any, Cal
 
 def _windows(loops: dict[str, Callable[[int], None]]) -> dict[str, list[float]]:
     """Seconds a step in each window; all loops in turn, after a while to warm up."""
-    pairs, seconds = (7, 0.25) if THERE else (1, 0.05)
+    pairs, seconds = (5, 0.2) if THERE else (1, 0.05)
     steps = {}
     for name, loop in loops.items():
-        loop(150 if THERE else 1)
-        steps[name] = max(1, round(seconds / _timed(loop, 50 if THERE else 1)))
+        loop(50 if THERE else 1)
+        steps[name] = max(1, round(seconds / _timed(loop, 20 if THERE else 1)))
     times: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(pairs):
         for name, loop in loops.items():
@@ -539,7 +539,7 @@ PARTS = {
     ),
     "speed": Part(
         "Steps a second",
-        "Medians of 7 windows in turn. The bare loops do the same arithmetic on lth's batches; the graph has forward "
+        "Medians of 5 windows in turn. The bare loops do the same arithmetic on lth's batches; the graph has forward "
         "pass, backward pass and update in one.",
         150,
         speed,

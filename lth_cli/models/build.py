@@ -192,12 +192,16 @@ def has_randomness(model: nn.Module) -> bool:
     looked into: it may call `torch.nn.functional.dropout`, so it counts as random, which costs a seeding a
     step and changes no number of a model that draws none.
     """
-    return any(
-        type(module).__module__.partition(".")[0] not in _READ_PACKAGES
-        or isinstance(module, _ALWAYS_RANDOM)
+    return not is_known(model) or any(
+        isinstance(module, _ALWAYS_RANDOM)
         or any(probability > 0 for probability in _drop_probabilities(module))
         for module in model.modules()
     )
+
+
+def is_known(model: nn.Module) -> bool:
+    """Whether every module is of torch, torchvision or this package."""
+    return all(type(module).__module__.partition(".")[0] in _READ_PACKAGES for module in model.modules())
 
 
 def draws_in_training(config: schema.Model, interface: Interface) -> bool:

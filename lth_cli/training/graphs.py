@@ -28,8 +28,8 @@ class Gradients:
     """Computes gradients as `compute` does, by a graph where that was measured faster and gave the same bytes.
 
     Args:
-        model: on a CUDA device; its passes draw no random numbers and wait for nothing.
-        compute: a pass over a batch.
+        model: on a CUDA device, of modules that do in every pass what they did in the first.
+        compute: a pass over a batch, which draws random numbers from torch's generator of the device alone.
 
     Attributes:
         graphed: whether batches of the usual shape are replayed; None before that is settled.
@@ -57,10 +57,11 @@ class Gradients:
         """Record a pass over this batch, compare it with the pass itself, and keep what is faster."""
         self.graphed = False
         buffers = [buffer.clone() for buffer in self._model.buffers()]
+        drawn = torch.cuda.get_rng_state()
         plain = self._seconds(lambda: self._pass(batch))
         if plain < _LONGEST:
-            loss = self._pass(batch)
-            wanted = [loss, *(weight.grad for weight in self._parameters)]
+            torch.cuda.set_rng_state(drawn)
+            wanted = [self._pass(batch), *(weight.grad for weight in self._parameters)]
             self._restore(buffers)
             try:
                 recorded = _Recorded(self._parameters, self._pass, batch)
@@ -69,11 +70,13 @@ class Gradients:
                 _end_recording()
             self._restore(buffers)
             if recorded is not None:
+                torch.cuda.set_rng_state(drawn)
                 got = [recorded(batch), *(weight.grad for weight in self._parameters)]
                 alike = all(map(_equal, wanted, got))
                 if alike and self._seconds(lambda: recorded(batch)) < _WORTH * plain:
                     self._recorded, self.graphed = recorded, True
         self._restore(buffers)
+        torch.cuda.set_rng_state(drawn)
         self._clear()
 
     def _pass(self, batch: Batch) -> Tensor:

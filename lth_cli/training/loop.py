@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from lth_cli.config.errors import LthError
 from lth_cli.config.seeds import derive_seed
 from lth_cli.data.batches import WHOLE, Batch, Part
-from lth_cli.models.build import has_randomness
+from lth_cli.models.build import has_randomness, is_known
 from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks, Tensors
 from lth_cli.pruning.policies import Policy
@@ -23,7 +23,7 @@ from lth_cli.store.states import State
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Metrics, answer, answers, evaluate
 from lth_cli.training.freezing import freeze, frozen
-from lth_cli.training.graphs import Gradients
+from lth_cli.training.graphs import Compute, Gradients
 from lth_cli.training.latent import latent
 from lth_cli.training.restore import restore
 from lth_cli.training.teaching import Teaching
@@ -112,9 +112,9 @@ class Trainer:
             state.optimizer, masks
         )
         self._random = has_randomness(self.model)
-        plain = not self._random and teaching is None and recipe.objective.own_loss is None
-        graphs = self.execution.graphs and self.execution.device.type == "cuda" and plain
-        self._compute = Gradients(self.model, self._backward) if graphs else self._backward
+        self._compute: Compute = self._backward
+        if self.execution.graphs and self.execution.device.type == "cuda" and self._repeats():
+            self._compute = Gradients(self.model, self._backward)
         self._batches = trajectory.batches.starting_at(state.step, part)
         self._losses = torch.zeros(_LOSSES_HELD, device=self.execution.device)
         self._unchecked = 0
@@ -304,6 +304,12 @@ class Trainer:
         loss = objective.loss(answer(self.model, objective, seen, self.execution), seen)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _repeats(self) -> bool:
+        """Whether every pass does the same to its batch. What others wrote, and teachers, may depend on the step."""
+        objective = self.trajectory.recipe.objective
+        ours = type(objective).__module__.startswith("lth_cli.") and objective.own_loss is None
+        return ours and is_known(self.model) and self._teaching is None
 
     def _seen(self, batch: Batch) -> Batch:
         recipe = self.trajectory.recipe
