@@ -119,7 +119,7 @@ def repeat(options: argparse.Namespace) -> Iterator[dict[str, str]]:
         ],
         "Conv-2 on digits, bf16": ["model=conv2", "precision=bf16"],
     }
-    for name, overrides in nets.items():
+    for number, (name, overrides) in enumerate(nets.items()):
         shared = [
             *overrides,
             f"device={DEVICE}",
@@ -138,7 +138,7 @@ def repeat(options: argparse.Namespace) -> Iterator[dict[str, str]]:
                 _killed(options.work / "killed", wanted, kills=kills)
             ),
         }
-        for what, work in rows.items():
+        for what, work in list(rows.items())[-1 if number else None :]:
             got = work(shared)
             equal = sum(got.get(key) == value for key, value in whole.items())
             yield {
@@ -216,7 +216,6 @@ def _random(shape: tuple[int, ...], examples: int) -> Arrays:
 
 
 NETS = {
-    "LeNet-300-100, Adam, 60": ["dataset=mnist", "dataset._target_=gpu.grey", "training.batch_size=60"],
     "ResNet-20, SGD, 128, crop and flip": [
         "dataset=cifar10",
         "dataset._target_=gpu.coloured",
@@ -225,6 +224,13 @@ NETS = {
         "optimizer.momentum=0.9",
         "training.batch_size=128",
     ],
+    "LeNet-300-100, Adam, 60": ["dataset=mnist", "dataset._target_=gpu.grey", "training.batch_size=60"],
+    "transformer, 4 blocks of 128, Adam, 64 x 64": [
+        "experiment=gpt_characters",
+        "model.width=128",
+        "model.depth=4",
+        "training.batch_size=64",
+    ],
     "VGG-16, SGD, 128, crop and flip": [
         "dataset=cifar10",
         "dataset._target_=gpu.coloured",
@@ -232,12 +238,6 @@ NETS = {
         "optimizer=sgd",
         "optimizer.momentum=0.9",
         "training.batch_size=128",
-    ],
-    "transformer, 4 blocks of 128, Adam, 64 x 64": [
-        "experiment=gpt_characters",
-        "model.width=128",
-        "model.depth=4",
-        "training.batch_size=64",
     ],
 }
 
@@ -440,7 +440,8 @@ def peer(options: argparse.Namespace) -> Iterator[dict[str, str]]:
 
     case = CASES["resnet"]
     _prepare_data(argparse.Namespace(case="resnet", images=options.images, work=options.work))
-    short, long = (100, 500) if THERE else (2, 4)
+    short, long = (100, 400) if THERE else (2, 4)
+    os.environ["LTH_CACHE_DIR"] = str(options.work / "cache")  # where the images are now
 
     def theirs(steps: int) -> float:
         home = options.work / f"home-{steps}"
@@ -477,8 +478,6 @@ def peer(options: argparse.Namespace) -> Iterator[dict[str, str]]:
         lth.train(f"runs_dir={options.work}/{steps}{dtype}", *words)
         return time.monotonic() - begun
 
-    ours(short, "fp32")  # decodes the images, once for all
-    shutil.rmtree(options.work / f"{short}fp32")
     their_step = (theirs(long) - theirs(short)) / (long - short)
     yield {
         "ResNet-20, 128, crop and flip": "open_lth",
@@ -539,8 +538,8 @@ PARTS = {
     ),
     "speed": Part(
         "Steps a second",
-        "Medians of 5 windows in turn. The bare loops do the same arithmetic on lth's batches; the graph has forward "
-        "pass, backward pass and update in one.",
+        "Medians of 5 windows in turn. The bare loops do the same arithmetic on lth's batches; the graph has forward pass, "
+        "backward pass and update in one. All under deterministic algorithms.",
         150,
         speed,
     ),
@@ -570,6 +569,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--open-lth", type=Path)
     parser.add_argument("--steps", type=int, help="of a training of `tickets`")
+    parser.add_argument(
+        "--work", type=Path, help="an empty folder for runs and data; a temporary one by default"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)  # of the processes started here
     parser.add_argument("--peak", help=argparse.SUPPRESS)
@@ -579,12 +581,12 @@ def main() -> None:
     if options.peak:
         print(_peak(options.peak, options.format, options.batch))
         return
-    options.images, options.open_lth = (
-        path and path.absolute() for path in (options.images, options.open_lth)
+    options.images, options.open_lth, options.work = (
+        path and path.absolute() for path in (options.images, options.open_lth, options.work)
     )
     if options.part:
         with tempfile.TemporaryDirectory() as folder:
-            options.work = Path(folder)
+            options.work = options.work or Path(folder)
             for row in PARTS[options.part].work(options):
                 print(json.dumps(row), flush=True)
         return
@@ -610,6 +612,7 @@ def _rows(options: argparse.Namespace, key: str, seconds: float) -> tuple[list[d
         ("--images", options.images),
         ("--open-lth", options.open_lth),
         ("--steps", options.steps),
+        ("--work", options.work),
     ):
         words += [flag, str(value)] if value else []
     begun = time.monotonic()
