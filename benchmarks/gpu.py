@@ -36,6 +36,7 @@ from lth_cli.data.source import Arrays, Place
 from lth_cli.experiments.plan import make_plan
 from lth_cli.pruning.controls import control_masks
 from lth_cli.pruning.mask import everything
+from lth_cli.store.tensors import content_digest
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import answer
 from lth_cli.training.loop import Trainer, initial_state
@@ -108,7 +109,8 @@ def alike(options: argparse.Namespace) -> Iterator[dict[str, str]]:
 
 
 def repeat(options: argparse.Namespace) -> Iterator[dict[str, str]]:
-    """Runs killed again and again, and with and without graphs, beside one that was left alone."""
+    """Trainings gone on from a state, and runs killed again and again, beside ones that were left alone."""
+    yield from _resumed()
     epochs, kills = (60, 3) if THERE else (2, 1)
     nets = {
         "ResNet-8 on digits, crop": [
@@ -149,6 +151,37 @@ def repeat(options: argparse.Namespace) -> Iterator[dict[str, str]]:
             }
         for folder in ("whole", "again", "plain", "killed"):
             shutil.rmtree(options.work / folder, ignore_errors=True)
+
+
+def _resumed() -> Iterator[dict[str, str]]:
+    """States after so many steps, reached at once and by way of another state, with graphs and without."""
+    steps, stops = (600, (7, 150, 431)) if THERE else (6, (2,))
+    for name, overrides in NETS.items():
+        shared = [*overrides, f"device={DEVICE}", "precision=bf16", "training.length=100000it", "threads=1"]
+        plain = make_plan(load("train", [*shared, "cuda_graphs=false"]).config).dense
+        trajectory = make_plan(load("train", shared).config).dense
+        whole = _state(_trainer(plain), steps)
+        states = [_state(_trainer(trajectory), steps)]
+        for stop in stops:
+            trainer = _trainer(trajectory)
+            _through(trainer)(stop)
+            states.append(_state(Trainer(trajectory, trainer.state()), steps - stop))
+        yield {
+            "training": f"{name}, bf16",
+            "beside a run left alone": f"at once, and gone on from {len(stops)} states; that one without graphs",
+            "files of states and masks": str(len(states)),
+            "equal": str(sum(state == whole for state in states)),
+        }
+
+
+def _state(trainer: Trainer, steps: int) -> str:
+    """Digest of everything the next step depends on."""
+    _through(trainer)(steps)
+    state = trainer.state()
+    optimizer = {
+        f"{name}.{key}": value for name, held in state.optimizer.items() for key, value in held.items()
+    }
+    return content_digest(state.weights | state.buffers | optimizer, {})
 
 
 def _command(folder: Path, overrides: list[str]) -> Path:
@@ -538,8 +571,8 @@ PARTS = {
     ),
     "speed": Part(
         "Steps a second",
-        "Medians of 5 windows in turn. The bare loops do the same arithmetic on lth's batches; the graph has forward pass, "
-        "backward pass and update in one. All under deterministic algorithms.",
+        "Medians of 5 windows in turn. The bare loops do the same arithmetic on lth's batches, under deterministic "
+        "algorithms as well; the graph has forward pass, backward pass and update in one.",
         150,
         speed,
     ),
