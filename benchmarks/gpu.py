@@ -311,7 +311,7 @@ def speed(options: argparse.Namespace) -> Iterator[dict[str, str]]:
             against = times["graph" if THERE else "bare"]
             ratios = [mine / theirs for mine, theirs in zip(times["lth"], against, strict=True)]
             row["time of lth / best bare"] = f"{statistics.median(ratios):.2f}"
-            settled = getattr(trainers["lth"]._compute, "graphed", None)
+            settled = getattr(trainers["lth"]._graphs, "graphed", None)
             yield {**row, "graph taken": {True: "yes", False: "no", None: "-"}[settled]}
 
 

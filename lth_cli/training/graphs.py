@@ -24,47 +24,56 @@ _LONGEST = 0.05  # seconds of a pass; a longer one does not wait for its launche
 _WORTH = 0.9
 
 
-class Gradients:
-    """Computes gradients as `compute` does, by a graph where that was measured faster and gave the same bytes.
+class Graphs:
+    """Computes gradients as a pass does, by a graph where that was measured faster and gave the same bytes.
 
     Args:
         model: on a CUDA device, of modules that do in every pass what they did in the first.
-        compute: a pass over a batch, which draws random numbers from torch's generator of the device alone.
 
     Attributes:
         graphed: whether batches of the usual shape are replayed; None before that is settled.
     """
 
-    def __init__(self, model: nn.Module, compute: Compute) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._compute = compute
         self._parameters = [weight for weight in model.parameters() if weight.requires_grad]
         self._calls = 0
         self._recorded: _Recorded | None = None
         self.graphed: bool | None = None
 
-    def __call__(self, batch: Batch) -> Tensor:
-        """The loss of a batch; its gradients are in `.grad`, to be overwritten by the next call."""
+    def __call__(self, compute: Compute, batch: Batch) -> Tensor:
+        """The loss of a batch; its gradients are in `.grad`, to be overwritten by the next call.
+
+        Args:
+            compute: the pass, the same in every call; draws random numbers from the device's generator alone.
+            batch: in the memory of the device.
+        """
         if self.graphed is None:
             self._calls += 1
             if self._calls > _FIRST:
-                self._settle(batch)
+                with torch.cuda.device(self._parameters[0].device):
+                    self._settle(compute, batch)
         if self._recorded is not None and self._recorded.takes(batch):
             return self._recorded(batch)
-        return self._compute(batch)
+        return compute(batch)
 
-    def _settle(self, batch: Batch) -> None:
+    def _settle(self, compute: Compute, batch: Batch) -> None:
         """Record a pass over this batch, compare it with the pass itself, and keep what is faster."""
+
+        def alone(batch: Batch) -> Tensor:
+            self._clear()
+            return compute(batch)
+
         self.graphed = False
         buffers = [buffer.clone() for buffer in self._model.buffers()]
         drawn = torch.cuda.get_rng_state()
-        plain = self._seconds(lambda: self._pass(batch))
+        plain = self._seconds(lambda: alone(batch))
         if plain < _LONGEST:
             torch.cuda.set_rng_state(drawn)
-            wanted = [self._pass(batch), *(weight.grad for weight in self._parameters)]
+            wanted = [alone(batch), *(weight.grad for weight in self._parameters)]
             self._restore(buffers)
             try:
-                recorded = _Recorded(self._parameters, self._pass, batch)
+                recorded = _Recorded(self._parameters, alone, batch)
             except RuntimeError:  # something in the pass cannot be recorded
                 recorded = None
                 _end_recording()
@@ -78,10 +87,6 @@ class Gradients:
         self._restore(buffers)
         torch.cuda.set_rng_state(drawn)
         self._clear()
-
-    def _pass(self, batch: Batch) -> Tensor:
-        self._clear()
-        return self._compute(batch)
 
     def _clear(self) -> None:
         for weight in self._parameters:

@@ -23,7 +23,7 @@ from lth_cli.store.states import State
 from lth_cli.training import optimizers
 from lth_cli.training.evaluate import Metrics, answer, answers, evaluate
 from lth_cli.training.freezing import freeze, frozen
-from lth_cli.training.graphs import Compute, Gradients
+from lth_cli.training.graphs import Graphs
 from lth_cli.training.latent import latent
 from lth_cli.training.restore import restore
 from lth_cli.training.teaching import Teaching
@@ -112,9 +112,8 @@ class Trainer:
             state.optimizer, masks
         )
         self._random = has_randomness(self.model)
-        self._compute: Compute = self._backward
-        if self.execution.graphs and self.execution.device.type == "cuda" and self._repeats():
-            self._compute = Gradients(self.model, self._backward)
+        graphs = self.execution.graphs and self.execution.device.type == "cuda" and self._repeats()
+        self._graphs = Graphs(self.model) if graphs else None
         self._batches = trajectory.batches.starting_at(state.step, part)
         self._losses = torch.zeros(_LOSSES_HELD, device=self.execution.device)
         self._unchecked = 0
@@ -294,7 +293,8 @@ class Trainer:
     def _gradients(self, batch: Batch) -> Tensor:
         """Leave the gradients of the mean loss of the batch in the parameters, and return that loss."""
         if self._teaching is None:
-            return self._compute(self._seen(batch))
+            seen = self._seen(batch)
+            return self._backward(seen) if self._graphs is None else self._graphs(self._backward, seen)
         loss = self._loss(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

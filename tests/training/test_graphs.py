@@ -59,14 +59,14 @@ def own_loss(outputs, batch):
 def _driven(compute, steps=graphs._FIRST + 20):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 64), nn.Dropout(0.5), nn.BatchNorm1d(64), nn.Linear(64, 10)).cuda()
-    gradients = graphs.Gradients(model, lambda batch: compute(model, batch))
+    gradients = graphs.Graphs(model)
     found = []
     for step in range(steps):
         torch.manual_seed(step)
         inputs = torch.randn(32 if step % 7 else 20, 64, device="cuda")
         for weight in model.parameters():
             weight.grad = None
-        loss = gradients({"inputs": inputs})
+        loss = gradients(lambda batch: compute(model, batch), {"inputs": inputs})
         found.append([loss, *(weight.grad.clone() for weight in model.parameters())])
     found.append([buffer.clone() for buffer in model.buffers()])
     return gradients, found
