@@ -118,6 +118,8 @@ def main() -> None:
     parser.add_argument("--levels", type=int, help="pruned levels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of lth")
+    parser.add_argument("--name", help="of the result; says the case by default")
     parser.add_argument("--work", type=Path, default=Path("runs/.against_open_lth"))
     options = parser.parse_args()
     case = CASES[options.case]
@@ -147,7 +149,8 @@ def _piece(
     work: Callable[[argparse.Namespace, int, Path], dict[str, Any]],
 ) -> dict[str, Any]:
     """What a program came to with a seed: read where it is there, else run in a folder of its own."""
-    what = f"{options.case}-{options.length}-{options.levels}-{options.threads}-{program}-{seed}"
+    how = f"{program}-{options.precision}" if program == "lth" and options.precision != "fp32" else program
+    what = f"{options.case}-{options.length}-{options.levels}-{options.threads}-{how}-{seed}"
     path, folder = options.work / f"{what}.json", options.work / what
     if not path.exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -212,6 +215,7 @@ def _lth(options: argparse.Namespace, seed: int, folder: Path) -> dict[str, Any]
         f"seed={seed}",
         "device=cpu",
         f"threads={options.threads}",
+        f"precision={options.precision}",
         *CASES[options.case].ours,
         *images,
         "optimizer=sgd",
@@ -310,7 +314,7 @@ def _write(options: argparse.Namespace, case: Case, pieces: dict[str, list[dict[
         "each image through PIL, in the training process (its default, `--num_workers=0`); images decoded once for lth "
         "are not counted.",
     ]
-    write_result(f"against_open_lth_{options.case}", "\n".join(lines) + "\n")
+    write_result(options.name or f"against_open_lth_{options.case}", "\n".join(lines) + "\n")
 
 
 def _difference(theirs: list[float], ours: list[float]) -> str:
