@@ -2,9 +2,9 @@
 
 Run: python benchmarks/round_cost.py [--pairs 7] [--threads 1] [--epochs 2]
 
-LeNet-300-100 on 60,000 random images of MNIST's shape, batches of 128, Adam, evaluated on 10,000 before and after. The loop by
-hand does that and nothing else: it stores nothing, checks nothing and can not go on. In turn, in one process; rounds 0 (dense)
-and 1 (80 % of the weights) of a run of lth are read from its own clock. Ratios are medians over pairs.
+LeNet-300-100 on 60,000 random images of MNIST's shape, batches of 128, Adam, evaluated on 10,000 before and after. The
+loop by hand does that and nothing else: it stores nothing, checks nothing and cannot go on. In turn, in one process;
+rounds 0 (dense) and 1 (80 % of the weights) of a run of lth are read from its own clock. Ratios are medians over pairs.
 """
 
 from __future__ import annotations
