@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,11 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from lth_cli.report.figures import Look
     from lth_cli.store.runs import Run
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="LTH_RUNS_DIR", help="Folder of runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
+Axis = Annotated[
+    Literal["density", "parameters", "madds"],
+    typer.Option("--axis", help="Of the figure: weights remaining in %, parameters or multiply-adds left."),
+]
+MetricName = Annotated[
+    str | None, typer.Option("--metric", help="What is drawn: accuracy, loss, ...; the headline by default.")
+]
+Size = Annotated[str, typer.Option("--size", help="Of a figure: WIDTHxHEIGHT in inches.")]
+FontSize = Annotated[float, typer.Option("--font-size", min=2, max=72, help="In a figure, in points.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -182,14 +193,12 @@ def _compare(
     runs_dir: RunsDir = Path("runs"),
     figure: Annotated[
         Path | None,
-        typer.Option("--figure", help="Also draw the headline metric by density, as PNG and SVG."),
+        typer.Option("--figure", help="Also draw a metric by density: FILE.png, .svg or .pdf."),
     ] = None,
-    axis: Annotated[
-        Literal["density", "parameters", "madds"],
-        typer.Option(
-            "--axis", help="Of the figure: weights remaining in %, parameters or multiply-adds left."
-        ),
-    ] = "density",
+    axis: Axis = "density",
+    metric: MetricName = None,
+    size: Size = "6.4x4.2",
+    font_size: FontSize = 10.0,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
@@ -201,13 +210,15 @@ def _compare(
     from lth_cli.report.show import compare
 
     _refuse_both(json, csv)
-    if axis != "density" and figure is None:
-        raise typer.BadParameter(f"--axis {axis} is that of a figure; add --figure FILE.png")
+    if figure is None and (axis, metric) != ("density", None):
+        asked = f"--axis {axis}" if metric is None else f"--metric {metric}"
+        raise typer.BadParameter(f"{asked} is that of a figure; add --figure FILE.png")
+    look = look_of(size, font_size)
     if figure is not None and (json or csv):
         raise typer.BadParameter("--figure is drawn beside the table; leave --json and --csv out")
-    found = _with_results(runs, runs_dir)
+    found, _ = with_results(runs, runs_dir)
     if not json and not csv:
-        compare(found, figure, axis)
+        compare(found, figure, axis, metric, look)
         return
     rows = tidy(group_runs(found))
     if json:
@@ -216,27 +227,46 @@ def _compare(
         write_csv(rows, sys.stdout)
 
 
-def _with_results(names: list[str], runs_dir: Path) -> list[Run]:
-    """The runs named that have a finished round; of the others is said why not, and exit code 1 where there is none."""
+def look_of(size: str, font_size: float) -> Look:
+    """How large a figure is. Raises BadParameter."""
+    from lth_cli.report.figures import Look
+
+    sides = re.fullmatch(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)", size)
+    width, height = map(float, sides.groups()) if sides else (0.0, 0.0)
+    if not (1 <= width <= 100 and 1 <= height <= 100):
+        raise typer.BadParameter(
+            f"{size!r}; accepted: WIDTHxHEIGHT in inches, 1 to 100, as 3.3x2.4", param_hint="--size"
+        )
+    return Look((width, height), font_size)
+
+
+def with_results(names: list[str], runs_dir: Path) -> tuple[list[Run], list[str]]:
+    """The runs named that have a finished round, and why the others are left out, which is said on standard error.
+
+    Exit code 1 where none has.
+    """
     from lth_cli.config.errors import LthError
     from lth_cli.store.index import read_run
     from lth_cli.store.runs import find_run
 
     found: list[Run] = []
+    skipped: list[str] = []
     for name in dict.fromkeys(names):
         try:
             run = find_run(runs_dir, name)
             entry = read_run(run)
         except LthError as error:
-            typer.echo(f"lth: {error}", err=True)
+            skipped.append(str(error))
             continue
         if not entry.rounds:
-            typer.echo(f"lth: {run.name} has no finished round yet ({entry.state})", err=True)
+            skipped.append(f"{run.name} has no finished round yet ({entry.state})")
         elif run.path.resolve() not in [other.path.resolve() for other in found]:
             found.append(run)
+    for reason in skipped:
+        typer.echo(f"lth: {reason}", err=True)
     if not found:
         raise typer.Exit(1)
-    return found
+    return found, skipped
 
 
 def _refuse_both(json: bool, csv: bool) -> None:

@@ -20,6 +20,7 @@ from lth_cli.cli import (
     keeping,
     listing,
     packing,
+    reporting,
     rewinding,
     running,
     sequence,
@@ -53,6 +54,7 @@ sequence.register(app)
 study.register(app)
 analyze.register(app)
 listing.register(app)
+reporting.register(app)
 watching.register(app)
 keeping.register(app)
 cancel.register(app)

@@ -54,7 +54,7 @@ def print_answer(stored: StoredAnalysis, not_shown: Collection[str] = ()) -> Non
         if name in not_shown or not rows:
             continue
         if len(rows) <= _MOST_ROWS:
-            print_table(_columns(rows), f"{result['analysis']}: {name}", console)
+            print_table(columns(rows), f"{result['analysis']}: {name}", console)
         else:
             console.print(f"{name}: {len(rows):,} rows in {stored.path / name}.csv", **_PLAIN)
     for line in result["headline"]:
@@ -88,8 +88,8 @@ def _found(stored: StoredAnalysis) -> tuple[str, str]:
     return "; ".join(stored.result["headline"]), str(stored.path)
 
 
-def _columns(rows: Sequence[Row]) -> list[Column]:
-    """Words tell the rows apart; they are repeated where the numbers need several tables."""
+def columns(rows: Sequence[Row]) -> list[Column]:
+    """Columns of a table of an answer; words tell the rows apart and are repeated where it needs several tables."""
     found = []
     for column in dict.fromkeys(column for row in rows for column in row):
         words = any(isinstance(row.get(column), str) for row in rows)

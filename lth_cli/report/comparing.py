@@ -22,7 +22,7 @@ def print_comparison(groups: Groups) -> None:
     """One table of all groups, by density or round, and one of what differs between them."""
     console = Console()
     names = labels(groups)
-    short = [_letter(place) for place in range(len(groups))] if len(groups) > 1 else names
+    short = [letter(place) for place in range(len(groups))] if len(groups) > 1 else names
     for name, mark, group in zip(names, short, groups, strict=True):
         seeds = ", ".join(str(run.config.get("seed")) for run in group)
         several = f" (mean ± standard deviation over seeds {seeds})" if len(group) > 1 else f" (seed {seeds})"
@@ -43,7 +43,8 @@ def print_comparison(groups: Groups) -> None:
         print_table(table(found, short, members), console=console)
 
 
-def _letter(place: int) -> str:
+def letter(place: int) -> str:
+    """The mark of a group: A, B, ..., AA."""
     letters = string.ascii_uppercase
     return letters[place % 26] * (place // 26 + 1)
 

@@ -19,6 +19,7 @@ ABSENT = None
 """Where a run has no such key."""
 _WHOLE = 24  # cells: values up to here are shown whole, in further tables where there is no room beside
 _NAMES = ("name",)  # of the run: differs always
+_PLACES = ("name", "runs_dir", "device", "threads", "data", "launcher")  # say nothing of the experiment
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,32 @@ def _complete(config: dict[str, Any]) -> dict[str, Any]:
         return validate(config).model_dump(mode="json")
     except LthError:  # of another release, or its own code is not here: as it is
         return config
+
+
+def beyond_experiment(run: Run) -> tuple[str, list[Difference]] | None:
+    """How a run's config differs from the experiment file it came from, or from the defaults where it names none.
+
+    Returns:
+        What it is compared with, in words, and the differing keys with the value there and here; None where that
+        file is not one of lth's.
+    """
+    from lth_cli.config.compose import compose, validate
+
+    words = [str(word) for word in run.info.get("command") or ()]
+    chosen = [word for word in words if word.startswith("experiment=")][-1:]
+    if any("--config-dir" in word for word in words) or "," in "".join(chosen):
+        return None
+    try:
+        there = flat(validate(compose(str(run.info["kind"]), chosen)).model_dump(mode="json"))
+    except LthError:
+        return None
+    here = flat(_complete(run.config))
+    rows = [
+        Difference("config", key, (there.get(key, ABSENT), here.get(key, ABSENT)))
+        for key in dict.fromkeys([*there, *here])
+        if key.partition(".")[0] not in _PLACES and there.get(key, ABSENT) != here.get(key, ABSENT)
+    ]
+    return chosen[0] if chosen else "the defaults", rows
 
 
 def own_modules(info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -100,9 +100,12 @@ def headline_of(runs: Sequence[Run]) -> Metric:
     return next(iter(found))
 
 
-def series(runs: Sequence[Run], branch: str | None) -> list[Point]:
-    """The headline metric on the test examples by round, over runs that differ by seed; without it, no point."""
-    column = f"test_{headline_of(runs).name}"
+def series(runs: Sequence[Run], branch: str | None, metric: Metric | None = None) -> list[Point]:
+    """A metric, by default the headline, on the test examples by round, over runs that differ by seed.
+
+    Rounds without it have no point.
+    """
+    column = f"test_{(metric or headline_of(runs)).name}"
     by_round: dict[int, list[Row]] = {}
     for run in runs:
         for row in run.results(branch):

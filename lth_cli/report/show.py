@@ -11,7 +11,8 @@ from rich.console import Console
 from lth_cli.config.errors import LthError
 from lth_cli.config.named import option_of
 from lth_cli.report.comparing import print_comparison
-from lth_cli.report.figures import rounds_figure
+from lth_cli.report.curves import by_what_is_left
+from lth_cli.report.figures import PLAIN, Look, chart_figure, file_of, rounds_figure
 from lth_cli.report.layout import print_table
 from lth_cli.report.series import Axis, group_runs, labels
 from lth_cli.report.tables import rounds_table
@@ -133,12 +134,11 @@ def _origin(summary: dict[str, Any]) -> dict[str, Any]:
     return {key: summary[key] for key in keys if key in summary}
 
 
-def print_run(run: Run) -> None:
-    """One run: what it is, its state, its rounds, its files."""
-    console = Console()
+def facts(run: Run) -> dict[str, str]:
+    """What a run is, in words."""
     info, config, tags = run.info, run.config, read_tags(run.path)
     trained, reused = steps(run)
-    facts = {
+    return {
         "state": run.effective_state + (f": {info['error']}" if info.get("error") else ""),
         "command": " ".join(map(str, info.get("command", []))),
         "created": f"{info.get('created')}, finished {info.get('finished') or '-'}",
@@ -158,8 +158,13 @@ def print_run(run: Run) -> None:
         **({"cost": told} if (told := _cost(run)) else {}),
         "stored in": str(run.path),
     }
+
+
+def print_run(run: Run) -> None:
+    """One run: what it is, its state, its rounds, its files."""
+    console = Console()
     console.print(f"[bold]{run.name}[/bold]", highlight=False)
-    for name, value in facts.items():
+    for name, value in facts(run).items():
         console.print(f"  {name:<10} {value}", highlight=False, markup=False, soft_wrap=True)
     if run.results():
         print_table(rounds_table([run]), f"test {run.headline.title}", console)
@@ -193,17 +198,27 @@ def _teachers(run: Run) -> list[str]:
     ]
 
 
-def compare(runs: Sequence[Run], figure: Path | None, axis: Axis = "density") -> None:
-    """A table of several runs, seeds put together, what differs, and on request one figure of all (PNG and SVG).
+def compare(
+    runs: Sequence[Run],
+    figure: Path | None,
+    axis: Axis = "density",
+    metric: str | None = None,
+    look: Look = PLAIN,
+) -> None:
+    """A table of several runs, seeds put together, what differs, and on request one figure of all.
 
     Raises:
+        RequestError: before anything is printed, the figure cannot be what was asked for.
         LthError: when there is nothing to draw yet.
     """
     console = Console()
+    place = None if figure is None else file_of(figure)
     groups = group_runs(runs)
+    chart = None if place is None else by_what_is_left(groups, axis, metric)
     print_comparison(groups)
-    if figure is not None:
-        written = rounds_figure(groups, figure.with_suffix(""), axis)
-        if not written:
+    if place is not None:
+        if chart is None:
             raise LthError("these runs have no finished round to draw yet")
+        stem, endings = place
+        written = chart_figure(chart, stem, look=look, endings=endings)
         console.print("Drawn: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)

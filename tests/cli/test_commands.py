@@ -77,11 +77,15 @@ def test_compare_with_a_figure(folder, lth_in, tmp_path):
     words = ("compare", "t-seed_0", "t-seed_1", "dense", "--axis", "madds")
     refused = lth_in(folder, *words)
     assert refused.code == 2 and "add --figure" in refused.err
-    done = lth_in(folder, *words, "--figure", str(tmp_path / "deep" / "a.png"))
-    assert done.code == 0, done.err
-    assert "(2 runs)" in done.out
-    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["a.png", "a.svg"]
-    assert "multiply-adds remaining" in (tmp_path / "deep/a.svg").read_text()
+    for wrong, message in (("deep/a.png", "deep is no folder"), ("a.gif", ".png, .svg or .pdf")):
+        refused = lth_in(folder, *words, "--figure", str(tmp_path / wrong))
+        assert (refused.code, message in refused.err, refused.out) == (2, True, "")
+    for name, files in (("a", ["a.png", "a.svg"]), ("b.pdf", ["b.pdf"])):
+        done = lth_in(folder, *words, "--figure", str(tmp_path / name))
+        assert done.code == 0, done.err
+        assert "(2 runs)" in done.out
+        assert sorted(path.name for path in tmp_path.glob(f"{name[0]}.*")) == files
+    assert "multiply-adds remaining" in (tmp_path / "a.svg").read_text()
 
 
 def test_json_result_of_a_run(lth, small):

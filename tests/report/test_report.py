@@ -179,7 +179,7 @@ def test_what_is_printed(make_run, capsys, monkeypatch, tmp_path):
     assert "lth prune name=a" in text
     assert "20 trained, 10 reused" in text
     compare([one, two], tmp_path / "figure.png")
-    assert (tmp_path / "figure.svg").is_file()
+    assert (tmp_path / "figure.png").is_file()
 
 
 def test_a_run_of_another_metric_is_told_by_it(make_run, text_of, tmp_path):
