@@ -29,7 +29,7 @@ from lth_cli.store.locks import Lock
 from lth_cli.store.runs import Run, check_name, list_runs
 from lth_cli.studies import report
 from lth_cli.studies.finding import function
-from lth_cli.studies.plan import PlannedStep, Point, StudyPlan, branch
+from lth_cli.studies.plan import ANSWER, PlannedStep, Point, StudyPlan, branch
 from lth_cli.studies.tables import Pivot, Record, of_run, pivot
 from lth_cli.training.engine import Interrupted
 
@@ -138,7 +138,7 @@ class Runner:
         return compose.validate_as(Analyze, values, keys)
 
     def _training(self, command: str, point: Point) -> Checked:
-        typed = compose.quote_rounds([*point.overrides, f"name={point.name}"])
+        typed = compose.quote_rounds([*self._answered(point.overrides), f"name={point.name}"])
         refuse_unused(command, typed)
         source = self._source(point) if command == "rewind" else None
         stored = None
@@ -155,6 +155,35 @@ class Runner:
                 loaded.config, command, point.name, None if source is None else source.info["id"]
             )
         return Checked(point, loaded, None, run)
+
+    def _answered(self, overrides: Sequence[str]) -> list[str]:
+        """Overrides with the folders of answers that they name.
+
+        As long as one is not there, its override is left out, and whatever is set within it: the plan is checked and
+        counted without.
+        """
+        found: list[str] = []
+        left_out: list[str] = []
+        for text in overrides:
+            key = text.partition("=")[0]
+            if any(key.startswith(f"{other}.") for other in left_out):
+                continue
+            places = {name: self._place(name) for name in ANSWER.findall(text)}
+            if None in places.values():
+                left_out.append(key)
+            else:
+                found.append(ANSWER.sub(lambda match, places=places: str(places[match[1]]), text))  # type: ignore[misc]
+        return found
+
+    def _place(self, name: str) -> Path | None:
+        """The folder of an answer, where it is there."""
+        for step in self.plan.steps:
+            for point in step.points:
+                if point.name == name:
+                    (one,) = self._checked(step, [point])
+                    stored = self._stored(one)
+                    return None if stored is None else stored.path
+        raise AssertionError(name)
 
     def _source(self, point: Point) -> Run | None:
         """The run whose masks are retrained, once it is finished."""
@@ -373,7 +402,7 @@ class Runner:
                 for step, one in known.get(step_name, [])
                 for record in self._records(step, one, spec.answers) or []
             ]
-            tables[name] = pivot(name, spec, records)
+            tables[name] = pivot(name, spec, records, self.plan.profile)
         return tables, there, total
 
     def _any_records(self, step: PlannedStep, one: Checked) -> list[Record] | None:

@@ -23,6 +23,8 @@ _TAKES = {
 _UNUSED = {"train": ("pruning", "rewind", "controls", "control", "rounds"), "prune": ("control", "rounds")}
 _OF_STEP = re.compile(r"(?P<step>[a-z][a-z0-9_]*):(?P<override>[^:].*)", re.DOTALL)
 _REFERENCE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+ANSWER = re.compile(r"\{answer:([^{}]+)\}")
+"""In overrides, where the folder of an answer goes once it is there: the name of its point."""
 _MOST_POINTS = 10_000
 
 
@@ -36,7 +38,7 @@ class Point:
         overrides: as a person would type them.
         name: of its run; of a question, its place in the plan.
         sources: runs that are retrained (the first) or asked about, by name.
-        refers: runs that its overrides name.
+        refers: runs and questions that its overrides name.
     """
 
     step: str
@@ -142,7 +144,7 @@ def make_plan(found: Found, typed: Sequence[str]) -> StudyPlan:
         ]
         if len(combinations) * len(sources) > _MOST_POINTS:
             raise RequestError(f"steps.{name}: more than {_MOST_POINTS:,} points")
-        referred = {other: planned[other].points for other in step.builds_on}
+        referred = {other: planned[other] for other in step.builds_on}
         points = []
         for labels, runs in sources:
             for combination in combinations:
@@ -161,9 +163,11 @@ def make_plan(found: Found, typed: Sequence[str]) -> StudyPlan:
 
 def branch(point: Point, more: Sequence[str]) -> Point:
     """A point of a step that branches: its overrides with those that come next."""
-    labels = {**point.labels, **{_key(text): text.partition("=")[2].strip("[]") for text in more}}
-    name = _run_name(point.name, {key: labels[key] for key in map(_key, more)})
-    return Point(point.step, labels, (*point.overrides, *more), name, point.sources, point.refers)
+    chosen = {text.partition("=")[0].lstrip("+"): text.partition("=")[2].strip("[]") for text in more}
+    name = _run_name(point.name, chosen)
+    return Point(
+        point.step, {**point.labels, **chosen}, (*point.overrides, *more), name, point.sources, point.refers
+    )
 
 
 def _by_step(found: Found, typed: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -228,15 +232,22 @@ def _sources(
     groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for step in steps:
         for point in step.points:
-            alike = tuple((key, value) for key, value in point.labels.items() if key != "seed")
+            alike = tuple((key, value) for key, value in point.labels.items() if not _is_seed(key))
             groups.setdefault(alike, []).append(point.name)
     return [(dict(labels), tuple(runs)) for labels, runs in groups.items()]
 
 
+def _is_seed(key: str) -> bool:
+    return key == "seed" or key.startswith("seeds.")
+
+
 def _refer(
-    step: str, overrides: Sequence[str], labels: Mapping[str, str], known: Mapping[str, Sequence[Point]]
+    step: str, overrides: Sequence[str], labels: Mapping[str, str], known: Mapping[str, PlannedStep]
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Overrides with the names of runs in the place of `{step}`: those whose swept values agree with the point's."""
+    """Overrides with the names of runs in the place of `{step}`: those whose swept values agree with the point's.
+
+    In the place of a step of analyze comes the mark of `ANSWER`.
+    """
     refers: list[str] = []
 
     def runs(match: re.Match[str]) -> str:
@@ -244,13 +255,17 @@ def _refer(
             raise ConfigError((f"steps.{step}", f"{match[0]} names no step in its `from`"))
         fitting = [
             point.name
-            for point in known[match[1]]
+            for point in known[match[1]].points
             if all(point.labels.get(key, value) == value for key, value in labels.items())
         ]
         if not fitting:
             raise ConfigError((f"steps.{step}", f"{match[0]} has no run with {dict(labels)}"))
         refers.extend(fitting)
-        return ",".join(fitting)
+        if known[match[1]].command != "analyze":
+            return ",".join(fitting)
+        if len(fitting) > 1:
+            raise ConfigError((f"steps.{step}", f"{match[0]} has {len(fitting)} answers to {dict(labels)}"))
+        return f"{{answer:{fitting[0]}}}"
 
     filled = [_REFERENCE.sub(runs, text) for text in overrides]
     return filled, tuple(dict.fromkeys(refers))

@@ -104,7 +104,8 @@ def _section(table: Pivot) -> list[str]:
         f"| {row} | {' | '.join(table.told(row, column) for column in table.columns)} |" for row in table.rows
     ]
     lines.append("")
-    lines += [f"Published: {one.source}; {_SURE[one.sure]}.\n" for one in spec.published]
+    shown = {id(one): one for _, one in table.published.values()}.values()
+    lines += [f"Published: {one.source}; {_SURE[one.sure]}.\n" for one in shown]
     return lines
 
 

@@ -107,6 +107,7 @@ class Published(_Part):
 
     source: str
     sure: Literal["verified", "secondary", "recalled"]
+    profile: str | None = Field(None, description="Shown in this profile alone, whose setting they are of.")
     values: dict[str, dict[str, float]] = Field(description="By row and column as the table shows them.")
 
 
@@ -193,6 +194,11 @@ def _check_tables(study: Study, known: list[str]) -> None:
     from lth_cli.studies.claims import check_names
 
     for name, table in study.tables.items():
+        for profile in (published.profile for published in table.published):
+            if profile not in (None, *study.profiles):
+                raise ValueError(
+                    f"tables.{name}.published: there is no profile {profile!r}; there are {[*study.profiles]}"
+                )
         if missing := [step for step in table.of if step not in known]:
             raise ValueError(f"tables.{name}.of: there is no step {missing[0]!r}; there are {known}")
         asked = {study.steps[step].command == "analyze" for step in table.of}

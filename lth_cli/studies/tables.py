@@ -74,8 +74,8 @@ def of_run(run: Run, step: str, labels: Mapping[str, str]) -> list[Record]:
     return found
 
 
-def pivot(name: str, spec: Table, records: Iterable[Record]) -> Pivot:
-    """Put records into a table."""
+def pivot(name: str, spec: Table, records: Iterable[Record], profile: str = "") -> Pivot:
+    """Put records into a table, with the values published for every profile or this one."""
     scale = 100.0 if spec.unit == "%" else 1.0
     cells: dict[tuple[str, str], list[float]] = {}
     for record in _nearest([one for one in records if _wanted(spec, one)], spec.nearest, spec.within):
@@ -87,6 +87,7 @@ def pivot(name: str, spec: Table, records: Iterable[Record]) -> Pivot:
     published = {
         (row, column): (value, one)
         for one in spec.published
+        if one.profile in (None, profile)
         for row, columns in one.values.items()
         for column, value in columns.items()
     }

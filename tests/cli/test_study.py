@@ -66,3 +66,49 @@ def test_a_mistake_in_the_last_step_stops_the_first(study: Path, tmp_path: Path)
     with pytest.raises(ConfigError, match=r"steps\.stable.*pionts"):
         CliRunner().invoke(app, ["study", "run", str(study)], catch_exceptions=False)
     assert not (tmp_path / "runs").exists()
+
+
+DIET = """
+about: easy examples
+paper: none
+claim: none
+overrides: {dataset: digits, training.length: 6it, evaluation.train: false, threads: 1, pruning.rounds: 1}
+steps:
+  scorers: {command: train, sweep: {seed: [7, 8]}}
+  scores:
+    command: analyze
+    from: [scorers]
+    overrides: {analysis: examples, analysis.states: "[0@end]", analysis.grand: false}
+  easy:
+    command: train
+    from: [scores]
+    overrides: {dataset.subset: "{by: el2n, scores: {scores}, count: 100}"}
+    next: {function: halves.until, at_least: 30}
+profiles: {quick: {}}
+tables:
+  accuracy: {title: Accuracy, of: [easy], rows: dataset.subset.count, columns: kind}
+"""
+HALVES = """
+def until(found, *, at_least):
+    count = 100 // 2 ** len(found)
+    return [f"dataset.subset.count={count}"] if count >= at_least else None
+"""
+
+
+def test_a_step_takes_the_answer_of_another_and_branches_by_a_function_of_ones_own(
+    study: Path, tmp_path: Path
+):
+    study.write_text(DIET)
+    (tmp_path / "halves.py").write_text(HALVES)
+    shown = json.loads(_lth("study", "show", str(study), "--json"))["steps"]
+    assert [shown[name]["points"] for name in ("scorers", "scores", "easy")] == [2, 1, 1]
+    _lth("study", "run", str(study), "-q")
+    report = (tmp_path / "runs/studies/own/quick/report.md").read_text()
+    assert [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("| ")][1:] == [
+        "100",
+        "50",
+    ]
+    configs = [json.loads(path.read_text()) for path in sorted((tmp_path / "runs").glob("*easy*/run.json"))]
+    assert len(configs) == 2
+    told = sorted((tmp_path / "runs").glob("*easy*/config.yaml"))[0].read_text()
+    assert "analysis/examples-" in told

@@ -160,6 +160,10 @@ def test_published_values_stand_beside():
     table = pivot("t", spec, RECORDS)
     assert table.told("1", "ticket") == "65.00 ± 7.07 [66]"
     assert table.told("9", "ticket") == "– [1]"
+    published[0]["profile"] = "paper"
+    spec = Table.model_validate({"title": "", "of": ["x"], "rows": "round", "published": published})
+    assert not pivot("t", spec, RECORDS, "quick").published
+    assert len(pivot("t", spec, RECORDS, "paper").published) == 2
 
 
 def test_claims_are_worked_out_or_unknown():
