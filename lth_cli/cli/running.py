@@ -122,6 +122,11 @@ def _base(kind: str, name: str, typed: list[str], config_dir: Path | None, trust
     from lth_cli.experiments.trust import check_trust
 
     run = named_run(kind, name, typed, config_dir)
+    if "imported" in run.info:
+        raise RequestError(
+            f"--from: {run.name} was imported, its training cannot be gone on with; "
+            f"lth rewind {run.name} retrains its masks"
+        )
     if "source" in run.info:
         raise RequestError(
             f"--from: {run.name} retrained the masks of {run.info['source']['name']}; "

@@ -407,7 +407,7 @@ def _mark_failed(run: Run, error: Exception) -> None:
         sys.stderr.write(f"the failure could not be noted in the run: {second}\n")
 
 
-def _own_code(config: Config) -> dict[str, Any]:
+def own_code_notes(config: Config) -> dict[str, Any]:
     """The code of a person's own, with what git says of its files."""
     code = own_code(config)
     if not code:
@@ -442,7 +442,7 @@ def _create(config: Config, task: Task, name: str) -> Run:
             "seeds": config.resolved_seeds,
             **noting(task.plan.metrics),
             "git_commit": git_commit(),
-            **_own_code(config),
+            **own_code_notes(config),
             "error": None,
             **describe_machine(config),
         },

@@ -49,7 +49,7 @@ def _teachers(run: Run) -> Iterator[dict[str, Any]]:
         yield from ({"distillation": {"model": note["teacher"]["model"]}} for note in notes)
     for branch in (None, *run.branches()):
         for round_ in run.rounds(branch):
-            objective = round_.summary["description"]["objective"] if round_.finished else {}
+            objective = round_.summary["description"].get("objective", {}) if round_.finished else {}
             for teacher in objective.get("distillation", {}).get("teachers", ()):
                 yield {"distillation": {"model": teacher["model"]}}
 

@@ -142,6 +142,7 @@ def print_run(run: Run) -> None:
         "state": run.effective_state + (f": {info['error']}" if info.get("error") else ""),
         "command": " ".join(map(str, info.get("command", []))),
         "created": f"{info.get('created')}, finished {info.get('finished') or '-'}",
+        **({"imported": _imported(info["imported"])} if "imported" in info else {}),
         **({"masks of": info["source"]["path"]} if "source" in info else {}),
         **({"tags": " ".join(tags.tags)} if tags.tags else {}),
         **({"note": tags.note} if tags.note else {}),
@@ -166,6 +167,15 @@ def print_run(run: Run) -> None:
     for stored in StoredAnalysis.all_of(run):
         lines = [f"analysis {stored.path.name}: {_found(stored)['headline'][0]}", f"  {stored.path}"]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _imported(note: dict[str, Any]) -> str:
+    """What another program trained, and from where it came."""
+    forms = {
+        "open_lth": "open_lth, trained there",
+        "weights": f"weights at the {note.get('at')} of a training elsewhere",
+    }
+    return f"{forms[note['form']]}; {len(note['files'])} files of {note['path']}, measured here"
 
 
 def _named(run: Run, group: str) -> str:
