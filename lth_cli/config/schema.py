@@ -220,6 +220,10 @@ class Evaluation(Section):
         Duration(epochs=1), description="Steps between evaluations; the end is always one."
     )
     batch_size: Annotated[int, Field(ge=1)] = Field(1000, description="Examples a forward pass.")
+    subset: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Evaluate so many examples of each split, drawn by seeds.split, instead of all; results say so.",
+    )
     train: bool = Field(True, description="Evaluate the training set at the end of each training.")
     metrics: list[OwnMetric] = Field(
         default_factory=list,

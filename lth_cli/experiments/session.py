@@ -23,6 +23,7 @@ from lth_cli.experiments.plan import Plan, differences
 from lth_cli.experiments.predictions import keep_predictions
 from lth_cli.experiments.processes import trainers
 from lth_cli.experiments.space import shortage
+from lth_cli.experiments.trust import remember
 from lth_cli.experiments.uses import Uses
 from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks
@@ -244,6 +245,7 @@ class Session:
                     for line in advanced.metrics
                     if line["step"] == end
                 },
+                **({} if (subset := self.plan.config.evaluation.subset) is None else {"subset": subset}),
                 "trajectory": identity,
                 "description": trajectory.description,
                 "start": trajectory.description["start"],
@@ -274,6 +276,7 @@ def row(summary: dict[str, Any]) -> dict[str, Any]:
         **scores("loss", "accuracy"),
         **{key: summary[key] for key in ("steps_trained", "steps_reused", "seconds")},
         **{column: value for columns in further for column, value in columns.items()},
+        **({"evaluation_subset": summary["subset"]} if "subset" in summary else {}),
         # A round that an earlier release recorded has none of these.
         **{column: summary["cost"][column] for column in COST_COLUMNS if "cost" in summary},
     }
@@ -359,6 +362,9 @@ def open_session(
     if existing is not None:
         existing.refuse_newer()
     run = existing or _create(config, task, name)
+    taught = [{"model": dict(named.teacher.model)} for named in task.plan.teachers or ()]
+    # What a stored config names was asked for before, or is trusted by the word that let it come here.
+    remember([config.model_dump(mode="json"), (task.source or {}).get("config", {}), *taught])
     with run.lock().acquire(), trainers() as make_trainer:
         run.clear_leftovers()
         keep_scores(config, run)

@@ -217,7 +217,7 @@ class Engine:
         )
 
     def _known(self, identity: str, wanted: Iterable[int]) -> dict[tuple[int, str], dict[str, Any]]:
-        return lines_room.known(self.store.metrics(identity), self.own, wanted)
+        return lines_room.known(self.store.metrics(identity), self.own, wanted, self.evaluation.subset)
 
     def _teaching(self, trajectory: Trajectory) -> Teaching | None:
         """The teachers of a training, trained where they are not stored. Raises Interrupted, LthError."""
@@ -370,7 +370,9 @@ class Engine:
         lines: list[dict[str, Any]] = []
         for split in _splits(pending, trainer.step):
             try:
-                lines.append(_evaluate(trainer, split, begun, self.own, self.stop.is_set))
+                lines.append(
+                    _evaluate(trainer, split, begun, self.own, self.stop.is_set, self.evaluation.subset)
+                )
             except Stopped:
                 break
             pending.discard((trainer.step, split))
@@ -462,9 +464,10 @@ def _evaluate(
     begun: float,
     own: tuple[OwnMetric, ...],
     should_stop: Callable[[], bool],
+    subset: int | None,
 ) -> dict[str, Any]:
     """A line of metrics.jsonl."""
-    metrics = trainer.evaluate(split, should_stop)
+    metrics = trainer.evaluate(split, should_stop, subset)
     trajectory = trainer.trajectory
     further: dict[str, Any] = {}
     if own and split != "train":
@@ -473,6 +476,7 @@ def _evaluate(
         "step": trainer.step,
         "epoch": trainer.step / trajectory.steps_per_epoch,
         "split": split,
+        **({} if subset is None else {"subset": subset}),
         # Infinite, such as the PSNR of a perfect answer, is written as nothing: lines hold finite numbers.
         **{name: value if math.isfinite(value) else None for name, value in metrics.items()},
         **further,
