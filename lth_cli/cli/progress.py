@@ -66,7 +66,7 @@ class _Plain(SessionObserver):
     def measured_by(self, metric: Metric) -> None:
         self._metric = metric
 
-    def round_started(self, branch: str | None, number: int, density: float) -> None:
+    def round_started(self, branch: str | None, number: int, density: float, identity: str) -> None:
         self._label = _with_density(branch, number, density)
 
     def part_started(self, label: str) -> None:
@@ -127,7 +127,7 @@ class _Bars(SessionObserver):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def round_started(self, branch: str | None, number: int, density: float) -> None:
+    def round_started(self, branch: str | None, number: int, density: float, identity: str) -> None:
         text = f"{_label(branch, number)} ({100 * density:.4g} %)"
         self._progress.reset(self._steps, description=text, total=None, note="")
         self._score = ""  # of the round before
@@ -144,7 +144,7 @@ class _Bars(SessionObserver):
             self._steps, total=to - first, completed=step - first, note=f"loss {loss:.4f}{score}"
         )
 
-    def evaluated(self, line: dict[str, Any]) -> None:
+    def evaluated(self, line: dict[str, Any], identity: str) -> None:
         score = line.get(self._metric.name)
         if line["split"] == "test" and score is not None:
             self._scored_at = line["step"]

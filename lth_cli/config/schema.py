@@ -302,6 +302,10 @@ class Config(Section):
     checkpoint: Checkpoint = Checkpoint()
     launcher: Launcher = Launcher()
     distributed: Distributed = Distributed()
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        default_factory=list,
+        description="Also send every evaluation to these, as extras of their names install them; changes no number.",
+    )
 
     @property
     def resolved_seeds(self) -> dict[str, int]:

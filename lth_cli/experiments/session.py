@@ -39,17 +39,20 @@ from lth_cli.training.trajectory import Trajectory
 
 _TRIES = 10  # the shared store may be deleted between a training and the links to its states
 # What may change between two runs of the same command without making it another experiment.
-_FREE_KEYS = ("name", "runs_dir", "data", "checkpoint", "launcher", "cuda_graphs")
+_FREE_KEYS = ("name", "runs_dir", "data", "checkpoint", "launcher", "cuda_graphs", "loggers")
 
 
 class SessionObserver(Observer):
     """Told also of rounds; this one ignores it all."""
 
+    def opened(self, run: Run) -> None:
+        """Before any work: the run, locked by this process."""
+
     def measured_by(self, metric: Metric) -> None:
         """Before the first round: the metric that rounds are told by."""
 
-    def round_started(self, branch: str | None, number: int, density: float) -> None:
-        """Before a round's training."""
+    def round_started(self, branch: str | None, number: int, density: float, identity: str) -> None:
+        """Before a round's training, with the identity of its trajectory."""
 
     def round_finished(self, branch: str | None, row: dict[str, Any]) -> None:
         """After a round is recorded, with its row of results.csv."""
@@ -130,7 +133,7 @@ class Session:
             self._adopt(round_, trajectory)
             self._write_results(branch)  # a process may have died between the round and its row
             return
-        self.observer.round_started(branch, number, mask_room.density(masks))
+        self.observer.round_started(branch, number, mask_room.density(masks), trajectory.identity)
         predictions = self.plan.config.evaluation.predictions
         self._train(round_, trajectory, masks, trajectory.end, keep, nested, predictions)
         self._write_results(branch)
@@ -369,6 +372,7 @@ def open_session(
         run.clear_leftovers()
         keep_scores(config, run)
         run.update(state="running", error=None, diverged=None, trainings=task.trainings)
+        observer.opened(run)
         observer.measured_by(task.plan.metrics[0])
         done = sum(round_.finished for branch in (None, *run.branches()) for round_ in run.rounds(branch))
         short = shortage(task.plan, max(0, task.trainings - done), run.path)

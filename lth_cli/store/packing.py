@@ -28,7 +28,7 @@ from lth_cli.store.files import (
     writing,
 )
 from lth_cli.store.formats import check_format
-from lth_cli.store.runs import Run, RunExists, check_name
+from lth_cli.store.runs import LOGGERS, Run, RunExists, check_name
 from lth_cli.store.verify import verify_run
 
 FORMAT = 1
@@ -54,7 +54,9 @@ def pack(run: Run, target: Path) -> int:
     files = {
         path.relative_to(run.path).as_posix(): path for path in sorted(run.path.rglob("*")) if path.is_file()
     }
-    files = {name: path for name, path in files.items() if _is_plain(name)}
+    files = {
+        name: path for name, path in files.items() if _is_plain(name) and not name.startswith(f"{LOGGERS}/")
+    }
     with reading(run.path):
         listed: dict[str, dict[str, Any]] = {
             name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()

@@ -58,8 +58,8 @@ class Observer:
     def training(self, step: int, first: int, to: int, loss: float) -> None:
         """A few times a second while training from `first` to `to`."""
 
-    def evaluated(self, line: dict[str, Any]) -> None:
-        """After each evaluation."""
+    def evaluated(self, line: dict[str, Any], identity: str) -> None:
+        """After each evaluation, with the identity of its trajectory."""
 
     def message(self, text: str) -> None:
         """Something a person should know: waiting for another process, a damaged file."""
@@ -376,7 +376,7 @@ class Engine:
             except Stopped:
                 break
             pending.discard((trainer.step, split))
-            self.observer.evaluated(lines[-1])
+            self.observer.evaluated(lines[-1], trainer.trajectory.identity)
         return lines
 
     def _save(

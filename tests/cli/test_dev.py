@@ -61,7 +61,7 @@ def test_the_accuracy_of_the_start_is_not_shown_while_it_trains() -> None:
     bars = _Bars("run", 1)
     notes = []
     for step in (100, 200):
-        bars.evaluated({"split": "test", "accuracy": 0.1, "step": step})
+        bars.evaluated({"split": "test", "accuracy": 0.1, "step": step}, "its training")
         bars.training(step + 50, 100, 300, 1.0)
         notes.append(bars._progress.tasks[1].fields["note"])
     assert notes == ["loss 1.0000", "loss 1.0000  test 10.00 % at step 200"]
