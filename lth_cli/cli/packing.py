@@ -14,7 +14,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
         "pack",
-        help="Write a finished run, states, masks and results, as one archive with the checksum of every file.",
+        help="Write a finished run, states, masks, results and a reproducibility card, as one archive with the "
+        "checksum of every file.",
         epilog="Example: lth pack imp -o imp.tar",
     )(_pack)
     app.command(
@@ -29,10 +30,12 @@ def _pack(
     output: Annotated[Path, typer.Option("--output", "-o", help="Archive to write; must not exist.")],
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
+    from lth_cli.experiments.card import card
     from lth_cli.store.packing import pack
     from lth_cli.store.runs import find_run
 
-    count = pack(find_run(runs_dir, run), output)
+    found = find_run(runs_dir, run)
+    count = pack(found, output, card(found))
     typer.echo(f"{output}: {count} files, {output.stat().st_size:,} bytes")
 
 
@@ -41,8 +44,12 @@ def _unpack(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of runs to put it in.")
     ] = None,
+    most: Annotated[
+        float | None, typer.Option("--most", min=0.0, help="Gigabytes it may unpack to.  [default: 68.7]")
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    from lth_cli.store.packing import unpack
+    from lth_cli.store.packing import LARGEST, unpack
 
-    typer.echo(unpack(archive, output or runs_dir).path)
+    largest = LARGEST if most is None else int(most * 10**9)
+    typer.echo(unpack(archive, output or runs_dir, largest).path)

@@ -1,6 +1,7 @@
 """A run as one archive that can be checked whole before any of it is used.
 
-A tar file: `manifest.json` first (name of the run, size and SHA-256 of every file), then those files in its order.
+A tar file: `manifest.json` first (name of the run, size and SHA-256 of every file), then those files in its order;
+among them a card, a page on the run for who has the archive alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,12 +35,23 @@ from lth_cli.store.verify import verify_run
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
+CARD = "CARD.md"
+LARGEST = 2**36
+"""Bytes that an archive may unpack to where nobody says otherwise."""
 _CHUNK = 2**20
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,-]*")
 
 
-def pack(run: Run, target: Path) -> int:
-    """Write a finished run as one archive; the same run gives the same bytes. Returns how many files it holds.
+def pack(run: Run, target: Path, card: str) -> int:
+    """Write a finished run as one archive; the same run and card give the same bytes.
+
+    Args:
+        run: finished.
+        target: where nothing is yet.
+        card: text of its card.
+
+    Returns:
+        How many files it holds.
 
     Raises:
         RequestError: something is at the target, or the run is not finished, or damaged.
@@ -55,12 +68,16 @@ def pack(run: Run, target: Path) -> int:
         path.relative_to(run.path).as_posix(): path for path in sorted(run.path.rglob("*")) if path.is_file()
     }
     files = {
-        name: path for name, path in files.items() if _is_plain(name) and not name.startswith(f"{LOGGERS}/")
+        name: path
+        for name, path in files.items()
+        if _is_plain(name) and not name.startswith(f"{LOGGERS}/") and name != CARD
     }
     with reading(run.path):
         listed: dict[str, dict[str, Any]] = {
             name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()
         }
+    page = card.encode()
+    listed[CARD] = {"size": len(page), "sha256": hashlib.sha256(page).hexdigest()}
     manifest = {"format": FORMAT, "name": run.name, "id": run.info["id"], "files": listed}
     content = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
     make_folder(target.parent)
@@ -69,24 +86,30 @@ def pack(run: Run, target: Path) -> int:
         with writing(target):
             with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
                 archive.addfile(_member(_MANIFEST, len(content)), io.BytesIO(content))
-                for name, path in sorted(files.items()):
-                    with path.open("rb") as file:
+                for name in sorted(listed):
+                    with files[name].open("rb") if name in files else io.BytesIO(page) as file:
                         archive.addfile(_member(name, listed[name]["size"]), file)
             partial.rename(target)
             sync_folder(target.parent)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-    return len(files)
+    return len(listed)
 
 
-def unpack(source: Path, runs_dir: Path) -> Run:
+def unpack(source: Path, runs_dir: Path, largest: int = LARGEST) -> Run:
     """Make a run of an archive; it appears whole, every byte checked, or not at all.
+
+    Args:
+        source: the archive.
+        runs_dir: folder of runs.
+        largest: bytes that its files may have together.
 
     Raises:
         Damaged: the archive is none, or holds anything but what its list says.
         RunExists: a run of its name is there.
-        RequestError, ReadFailed, WriteFailed, NewerFormat.
+        RequestError: no such file, or it is larger than `largest` or the disk has room for.
+        ReadFailed, WriteFailed, NewerFormat.
     """
     if not source.is_file():
         raise RequestError(f"there is no file {source}")
@@ -97,6 +120,7 @@ def unpack(source: Path, runs_dir: Path) -> Run:
             path = runs_dir / name
             if path.exists():
                 raise RunExists(path)
+            _check_size(source, sum(about["size"] for about in listed.values()), largest, runs_dir)
             make_folder(runs_dir)
             partial = temporary(path)
             for wanted in sorted(listed):
@@ -117,6 +141,20 @@ def unpack(source: Path, runs_dir: Path) -> Run:
         if partial is not None:
             with contextlib.suppress(OSError):
                 remove_tree(partial)
+
+
+def _check_size(source: Path, total: int, largest: int, runs_dir: Path) -> None:
+    """Refuse an archive for its size before anything of it is written."""
+    if total > source.stat().st_size:  # nothing in it is compressed
+        raise Damaged(source, f"its list says {total:,} bytes, more than the archive has")
+    if total > largest:
+        raise RequestError(
+            f"{source} unpacks to {total:,} bytes, more than the {largest:,} allowed; --most GIGABYTES allows more"
+        )
+    there = next(folder for folder in (runs_dir, *runs_dir.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    if total > free:
+        raise RequestError(f"{source} unpacks to {total:,} bytes; the disk of {runs_dir} has {free:,} free")
 
 
 def _is_plain(name: str) -> bool:

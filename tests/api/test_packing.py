@@ -1,6 +1,7 @@
 """A packed run comes back whole; an archive that lies is refused whole."""
 
 import io
+import json
 import shutil
 import tarfile
 
@@ -62,3 +63,45 @@ def test_a_lie_is_refused_whole(packed, lth_in, tmp_path, lie) -> None:
     assert done.code == 1 and "lie.tar" in done.err, done.err
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     assert {path.name for path in tmp_path.rglob("*")} <= {"lie.tar", "runs"}
+
+
+def test_the_card_says_how_to_make_it_again(packed, lth_in, tmp_path) -> None:
+    with tarfile.open(packed) as archive:
+        text = archive.extractfile("CARD.md").read().decode()
+    assert lth_in(tmp_path, "unpack", str(packed)).code == 0
+    rows = json.loads(lth_in(tmp_path, "show", "imp", "--json").out)["results"]
+    for row in rows:
+        assert f"| {row['round']} | {100 * row['density']:.4g} | {100 * row['test_accuracy']:.2f} |" in text
+    assert "name=imp pruning.rounds=1" in text and "lth rewind imp" in text
+    assert "lr: 0.005" in text and "- torch: " in text
+    shown = (tmp_path / "runs/imp/round_01/summary.json").read_text()
+    ends = [line.split("`")[3] for line in text.splitlines() if line.startswith("| 1 | `")]
+    assert len(ends) == 1 and ends[0] in shown
+    assert (tmp_path / "runs/imp/CARD.md").read_text() == text
+    assert "tmp" not in text  # no place of the machine it ran on
+
+
+def test_an_archive_larger_than_allowed_is_refused_before_anything_is_written(
+    packed, lth_in, tmp_path
+) -> None:
+    done = lth_in(tmp_path, "unpack", str(packed), "--most", "0.00001")
+    assert done.code == 2 and "more than the 10,000 allowed; --most" in done.err
+    rewritten(
+        packed,
+        tmp_path / "bomb.tar",
+        lambda members: [
+            (_sized(m, c), c)
+            for m, c in (
+                (m, c.replace(b'"size": ', b'"size": 9999')) if m.name == "manifest.json" else (m, c)
+                for m, c in members
+            )
+        ],
+    )
+    done = lth_in(tmp_path, "unpack", "bomb.tar")
+    assert done.code == 1 and "more than the archive has" in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def _sized(member, content):
+    member.size = len(content)
+    return member
