@@ -28,14 +28,22 @@ def register(app: typer.Typer) -> None:
 def _pack(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or path of the run.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Archive to write; must not exist.")],
+    optimizer: Annotated[
+        bool,
+        typer.Option(
+            "--optimizer", help="With what the optimizer had at each state, to train on from its end."
+        ),
+    ] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
+    import functools
+
     from lth_cli.experiments.card import card
     from lth_cli.store.packing import pack
     from lth_cli.store.runs import find_run
 
     found = find_run(runs_dir, run)
-    count = pack(found, output, card(found))
+    count = pack(found, output, functools.partial(card, found), optimizer=optimizer)
     typer.echo(f"{output}: {count} files, {output.stat().st_size:,} bytes")
 
 

@@ -10,12 +10,21 @@ import yaml
 
 from lth_cli.config.metrics import Metric
 from lth_cli.store.runs import Run
+from lth_cli.store.states import state_name
 
 _SECRET = ("runs_dir", "name", "data")  # of the machine it ran on
 
 
-def card(run: Run) -> str:
-    """The card of a finished run; the same run gives the same text. Raises Damaged, ReadFailed."""
+def card(run: Run, files: Mapping[str, str]) -> str:
+    """The card of a finished run; the same run gives the same text.
+
+    Args:
+        run: finished.
+        files: SHA-256 of what is packed, by path in the run.
+
+    Raises:
+        Damaged, ReadFailed.
+    """
     info, config = run.info, run.config
     subset = config.get("evaluation", {}).get("subset")
     measured = f", on {subset:,} examples of each split" if subset else ""
@@ -49,12 +58,12 @@ def card(run: Run) -> str:
         "",
         *_facts(run),
         "",
-        "Each training is known by the digest of all that decides its numbers; on a CPU, with the versions below and as "
-        "many threads, the same command gives the same bytes.",
+        "Each training is known by the digest of all that decides its numbers; on a CPU, with the versions below and "
+        "as many threads, the same command gives the same bytes.",
         "",
         "| round | training | state at its end (SHA-256 of the file) |",
         "|---|---|---|",
-        *_identities(run),
+        *_identities(run, files),
         "",
         "## Made with",
         "",
@@ -121,21 +130,15 @@ def _facts(run: Run) -> list[str]:
     return told
 
 
-def _identities(run: Run) -> list[str]:
+def _identities(run: Run, files: Mapping[str, str]) -> list[str]:
     lines = []
     for branch in (None, *run.branches()):
         for round_ in run.rounds(branch):
             if not round_.finished:
                 continue
             summary = round_.summary
-            end = next(
-                (
-                    sha
-                    for name, sha in summary["files"].items()
-                    if name.endswith(f"step_{summary['end_step']:08d}.safetensors")
-                ),
-                "not kept",
-            )
+            end = round_.folder / "checkpoints" / state_name(int(summary["end_step"]))
+            sha = files.get(end.relative_to(run.path).as_posix(), "not kept")
             label = f"{branch}/{round_.number}" if branch else str(round_.number)
-            lines.append(f"| {label} | `{summary['trajectory'][:16]}` | `{end}` |")
+            lines.append(f"| {label} | `{summary['trajectory'][:16]}` | `{sha}` |")
     return lines

@@ -7,12 +7,15 @@ among them a card, a page on the run for who has the archive alone.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
 import re
 import shutil
 import tarfile
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,10 +30,12 @@ from lth_cli.store.files import (
     sha256_file,
     sync_folder,
     temporary,
+    write_sealed,
     writing,
 )
 from lth_cli.store.formats import check_format
 from lth_cli.store.runs import LOGGERS, Run, RunExists, check_name
+from lth_cli.store.states import load_state, read_header, save_state
 from lth_cli.store.verify import verify_run
 
 FORMAT = 1
@@ -42,13 +47,14 @@ _CHUNK = 2**20
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,-]*")
 
 
-def pack(run: Run, target: Path, card: str) -> int:
+def pack(run: Run, target: Path, card: Callable[[Mapping[str, str]], str], *, optimizer: bool) -> int:
     """Write a finished run as one archive; the same run and card give the same bytes.
 
     Args:
         run: finished.
         target: where nothing is yet.
-        card: text of its card.
+        card: makes the text of its card, given the SHA-256 of every file by path in the run.
+        optimizer: whether states keep what the optimizer had, which training on from them needs.
 
     Returns:
         How many files it holds.
@@ -72,15 +78,54 @@ def pack(run: Run, target: Path, card: str) -> int:
         for name, path in files.items()
         if _is_plain(name) and not name.startswith(f"{LOGGERS}/") and name != CARD
     }
+    make_folder(target.parent)
+    with tempfile.TemporaryDirectory(prefix=".lth-pack-", dir=target.parent) as folder:
+        if not optimizer:
+            files |= _without_optimizer(run, Path(folder))
+        return _write(run, target, files, card)
+
+
+def _without_optimizer(run: Run, folder: Path) -> dict[str, Path]:
+    """States of a run without their optimizer, and the summaries that have the checksums of these, by path in the run.
+
+    A state that had nothing of the kind stays the file that it is.
+    """
+    made: dict[str, Path] = {}
+    for round_ in run.every_round():
+        if not round_.finished:
+            continue
+        within, changed = round_.folder.relative_to(run.path), {}
+        for path in round_.checkpoints().values():
+            state = load_state(path)
+            if not state.optimizer:
+                continue
+            slim = folder / within / "checkpoints" / path.name
+            make_folder(slim.parent)
+            save_state(
+                slim, dataclasses.replace(state, optimizer={}, partial=True), read_header(path).trajectory
+            )
+            changed[slim.relative_to(folder / within).as_posix()] = slim
+        if changed:
+            summary = round_.summary
+            files = {**summary["files"], **{name: sha256_file(path) for name, path in changed.items()}}
+            told = folder / within / round_.summary_path.name
+            write_sealed(told, {**summary, "files": files})
+            made |= {(within / name).as_posix(): path for name, path in changed.items()}
+            made[(within / told.name).as_posix()] = told
+    return made
+
+
+def _write(
+    run: Run, target: Path, files: Mapping[str, Path], card: Callable[[Mapping[str, str]], str]
+) -> int:
     with reading(run.path):
         listed: dict[str, dict[str, Any]] = {
             name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()
         }
-    page = card.encode()
+    page = card({name: about["sha256"] for name, about in listed.items()}).encode()
     listed[CARD] = {"size": len(page), "sha256": hashlib.sha256(page).hexdigest()}
     manifest = {"format": FORMAT, "name": run.name, "id": run.info["id"], "files": listed}
     content = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-    make_folder(target.parent)
     partial = temporary(target)
     try:
         with writing(target):

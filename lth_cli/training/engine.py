@@ -280,6 +280,11 @@ class Engine:
             return State(trajectory.first_step, weights, fresh.buffers, masks=fresh.masks)
         origin = start if isinstance(start, FromState) else start.of
         parent = self.state(origin.parent, origin.step)
+        if origin.keeps_optimizer and parent.partial:
+            raise LthError(
+                f"the state at step {origin.step} of trajectory {origin.parent.identity[:12]} was packed without its "
+                "optimizer, which rewind.optimizer=kept goes on with; lth pack --optimizer keeps it"
+            )
         weights = parent.weights
         if isinstance(start, Joined):
             drawn = initial_state(trajectory, start.seed).weights
@@ -402,7 +407,7 @@ class Engine:
         try:
             if resume_point:
                 self.store.save_resume_point(identity, state, trainer.trajectory.description)
-            elif keep and self.store.load(identity, step) is None:
+            elif keep and ((found := self.store.load(identity, step)) is None or found.partial):
                 self.store.save(identity, state, trainer.trajectory.description)
         finally:
             self.storing = False

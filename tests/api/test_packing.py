@@ -105,3 +105,39 @@ def test_an_archive_larger_than_allowed_is_refused_before_anything_is_written(
 def _sized(member, content):
     member.size = len(content)
     return member
+
+
+def _moments(run):
+    """How many tensors of the optimizer the last state of its first round has, and whether it is partial."""
+    from lth_cli.store.states import load_state, stored_steps
+
+    state = load_state(list(stored_steps(run / "round_00" / "checkpoints").values())[-1])
+    return len(state.optimizer), state.partial
+
+
+def test_states_have_their_optimizer_on_request_and_nothing_trains_on_without(
+    packed, lth_in, tmp_path, small
+) -> None:
+    home = packed.parent
+    assert lth_in(home, "pack", "imp", "-o", str(tmp_path / "full.tar"), "--optimizer").code == 0
+    assert (tmp_path / "full.tar").stat().st_size > 1.2 * packed.stat().st_size
+    ends = {}
+    longer = ("prune", "--from", "imp", "name=longer", "training.length=3ep", "--json", "-q")
+    for name, archive in (("full", tmp_path / "full.tar"), ("slim", packed)):
+        folder = tmp_path / name
+        folder.mkdir()
+        assert lth_in(folder, "unpack", str(archive)).code == 0
+        assert lth_in(folder, "verify", "imp").code == 0
+        tensors, partial = _moments(folder / "runs" / "imp")
+        assert (tensors > 0, partial) == (name == "full", name == "slim")
+        # The shared store gets its states; then a longer training goes on, or begins again.
+        assert lth_in(folder, "rewind", "imp", "name=more", "rewind.technique=learning_rate").code == 0
+        done = lth_in(folder, *longer)
+        assert done.code == 0, done.err
+        ends[name] = [row["test_loss"] for row in json.loads(done.out)["results"]]
+    done = lth_in(home, *longer)
+    assert ends["full"] == ends["slim"] == [row["test_loss"] for row in json.loads(done.out)["results"]]
+    kept = ("rewind", "imp", "name=kept", "rewind.technique=learning_rate", "rewind.optimizer=kept")
+    assert lth_in(tmp_path / "full", *kept).code == 0
+    done = lth_in(tmp_path / "slim", *kept)
+    assert done.code == 1 and "--optimizer keeps it" in done.err
