@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,12 +93,19 @@ def new_figure() -> Any:
 
     Nor does it need a backend: importing matplotlib fails where MPLBACKEND names one that does not exist.
     """
+    first = "matplotlib" not in sys.modules
     backend = os.environ.pop("MPLBACKEND", None)
     try:
+        from matplotlib import rcParams
         from matplotlib.figure import Figure
     finally:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
+    if first and backend is not None:
+        with contextlib.suppress(
+            ValueError
+        ):  # the one that matplotlib would have read, for figures of a notebook
+            rcParams["backend"] = backend
     return Figure(figsize=(6.4, 4.2), layout="constrained")
 
 
