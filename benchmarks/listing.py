@@ -1,4 +1,4 @@
-"""How long `lth ls` takes with thousands of finished runs, and how much memory.
+"""How long `lth ls` and `lth.runs()` take with thousands of finished runs, and how much memory.
 
     python benchmarks/listing.py [--runs 2000] [--repeats 5]
 
@@ -9,6 +9,7 @@ files of their own), each with a seed and an id of its own. Measured is the whol
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import statistics
@@ -86,6 +87,25 @@ def measure(arguments: Sequence[str], folder: Path) -> tuple[float, float]:
     return time.perf_counter() - began, usage.ru_maxrss / 1000
 
 
+API = "`lth.runs()`, pandas imported before"
+_CALL = """
+import resource, sys, time
+import pandas
+import lth_cli as lth
+began = time.perf_counter()
+table = lth.runs(sys.argv[1] + "/*")
+print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, len(table))
+"""
+
+
+def measure_api(folder: Path) -> tuple[float, float]:
+    """Seconds of `lth.runs()` in a process of its own, and the peak memory (MB) of that."""
+    call = [sys.executable, "-c", _CALL, str(folder)]
+    told = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+    assert int(told[2]) == 21 * len(list(folder.iterdir())) - 21  # but for the index
+    return float(told[0]), float(told[1])
+
+
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser()
@@ -105,8 +125,11 @@ def main() -> None:
             lines.append(
                 f"| {count:,} | `lth ls`, no index yet | {cold[0]:.2f} | {cold[0]:.2f} | {cold[1]:.0f} |"
             )
-            for label, arguments in COMMANDS.items():
-                found = [measure(arguments, folder) for _ in range(asked.repeats)]
+            calls = {
+                label: functools.partial(measure, arguments, folder) for label, arguments in COMMANDS.items()
+            }
+            for label, call in {**calls, API: functools.partial(measure_api, folder)}.items():
+                found = [call() for _ in range(asked.repeats)]
                 seconds = [took for took, _ in found]
                 memory = max(used for _, used in found)
                 lines.append(

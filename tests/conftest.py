@@ -47,6 +47,7 @@ def call_lth(folder: Path, *arguments: str) -> Outcome:
         for name in ("LTH_RUNS_DIR", "LTH_DATA_ROOT"):
             patch.delenv(name, raising=False)
         patch.setenv("LTH_CACHE_DIR", str(folder / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         patch.setenv("COLUMNS", "200")
         try:
             with (

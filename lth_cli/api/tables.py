@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,24 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def frame(rows: list[dict[str, Any]]) -> DataFrame:
-    """Rows as a pandas table. Raises RequestError where pandas is not installed."""
+def frame(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
+    """Rows as a pandas table; gone through once, since as many dictionaries would take ten times the room.
+
+    Raises RequestError where pandas is not installed."""
     try:
         import pandas
     except ModuleNotFoundError as error:
         raise RequestError("this needs pandas: pip install 'lth-cli[notebook]'") from error
-    return pandas.DataFrame(rows)
+    columns: dict[str, list[Any]] = {}
+    for count, row in enumerate(rows):
+        for name, value in row.items():
+            if name not in columns:
+                columns[name] = [None] * count
+            columns[name].append(value)
+        for column in columns.values():
+            if len(column) == count:
+                column.append(None)
+    return pandas.DataFrame(columns)
 
 
 def runs(where: str | Path | Iterable[str | Path] = "runs/*") -> DataFrame:
@@ -40,19 +51,25 @@ def runs(where: str | Path | Iterable[str | Path] = "runs/*") -> DataFrame:
     """
     patterns = [where] if isinstance(where, str | Path) else list(where)
     paths = {Path(path): None for pattern in patterns for path in sorted(glob.glob(str(pattern)))}  # noqa: PTH207 - of any root
-    found: list[Entry] = []
-    for parent in dict.fromkeys(path.parent for path in paths):
-        names = {path.name for path in paths if path.parent == parent and (path / "run.json").is_file()}
-        for entry in _entries(parent, names):
-            if isinstance(entry, LthError):
-                warnings.warn(str(entry), stacklevel=2)
-            else:
-                found.append(entry)
+    found = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal found
+        for parent in dict.fromkeys(path.parent for path in paths):
+            names = {path.name for path in paths if path.parent == parent and (path / "run.json").is_file()}
+            for entry in _entries(parent, names):
+                if isinstance(entry, LthError):
+                    warnings.warn(str(entry), stacklevel=4)
+                else:
+                    found += 1
+                    yield from _rows(entry)
+
+    table = frame(rows())
     if not found:
         raise RequestError(
             f"no run at {', '.join(map(str, patterns))}; a pattern such as runs/* names folders"
         )
-    return frame([row for entry in found for row in _rows(entry)])
+    return table
 
 
 def _entries(parent: Path, names: set[str]) -> Iterable[Entry | LthError]:

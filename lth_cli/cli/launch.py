@@ -34,7 +34,17 @@ _INSTEAD = {
 # What a run was asked for beside its training, which one that goes on from it is asked for, too.
 _GOES_ON = ("controls", "checkpoint")
 # Keys that say where or how, not what: they make no part of a run's name.
-_UNNAMED = ("name", "runs_dir", "device", "threads", "data", "checkpoint", "evaluation", "launcher")
+_UNNAMED = (
+    "name",
+    "runs_dir",
+    "device",
+    "threads",
+    "data",
+    "checkpoint",
+    "evaluation",
+    "launcher",
+    "loggers",
+)
 
 
 def launch(

@@ -17,6 +17,7 @@ from lth_cli.cli import (
     cancel,
     collecting,
     exporting,
+    importing,
     keeping,
     listing,
     packing,
@@ -61,6 +62,7 @@ cancel.register(app)
 verify.register(app)
 collecting.register(app)
 exporting.register(app)
+importing.register(app)
 packing.register(app)
 
 

@@ -14,7 +14,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
         "pack",
-        help="Write a finished run, states, masks and results, as one archive with the checksum of every file.",
+        help="Write a finished run, states, masks, results and a reproducibility card, as one archive with the "
+        "checksum of every file.",
         epilog="Example: lth pack imp -o imp.tar",
     )(_pack)
     app.command(
@@ -27,12 +28,22 @@ def register(app: typer.Typer) -> None:
 def _pack(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or path of the run.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Archive to write; must not exist.")],
+    optimizer: Annotated[
+        bool,
+        typer.Option(
+            "--optimizer", help="With what the optimizer had at each state, to train on from its end."
+        ),
+    ] = False,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
+    import functools
+
+    from lth_cli.experiments.card import card
     from lth_cli.store.packing import pack
     from lth_cli.store.runs import find_run
 
-    count = pack(find_run(runs_dir, run), output)
+    found = find_run(runs_dir, run)
+    count = pack(found, output, functools.partial(card, found), optimizer=optimizer)
     typer.echo(f"{output}: {count} files, {output.stat().st_size:,} bytes")
 
 
@@ -41,8 +52,12 @@ def _unpack(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of runs to put it in.")
     ] = None,
+    most: Annotated[
+        float | None, typer.Option("--most", min=0.0, help="Gigabytes it may unpack to.  [default: 68.7]")
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    from lth_cli.store.packing import unpack
+    from lth_cli.store.packing import LARGEST, unpack
 
-    typer.echo(unpack(archive, output or runs_dir).path)
+    largest = LARGEST if most is None else int(most * 10**9)
+    typer.echo(unpack(archive, output or runs_dir, largest).path)

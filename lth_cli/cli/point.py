@@ -10,6 +10,7 @@ from lth_cli.cli.signals import Signals
 from lth_cli.config.schema import Config
 from lth_cli.experiments import imp
 from lth_cli.experiments.kept_scores import with_kept_scores
+from lth_cli.experiments.loggers import check_loggers, with_loggers
 from lth_cli.experiments.rewind import rewind_task
 from lth_cli.experiments.session import Task, find_existing, open_session
 from lth_cli.report import show
@@ -35,9 +36,11 @@ def run_point(kind: str, config: Config, name: str, source: Run | None, signals:
         # Another number of threads would give other bytes: what the run began with is used to its end.
         config = config.model_copy(update={key: existing.config[key] for key in ("device", "threads")})
         config = with_kept_scores(config, existing)
+    check_loggers(config.loggers)
     task = make_task(kind, config, source, existing)
     with (
-        make_observer(task.trainings, name, quiet) as observer,
+        make_observer(task.trainings, name, quiet) as shown,
+        with_loggers(config.loggers, shown) as observer,
         open_session(task, name, observer, signals.stop) as session,
         signals.working(session),
     ):

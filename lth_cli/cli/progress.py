@@ -66,7 +66,7 @@ class _Plain(SessionObserver):
     def measured_by(self, metric: Metric) -> None:
         self._metric = metric
 
-    def round_started(self, branch: str | None, number: int, density: float) -> None:
+    def round_started(self, branch: str | None, number: int, density: float, identity: str) -> None:
         self._label = _with_density(branch, number, density)
 
     def part_started(self, label: str) -> None:
@@ -114,7 +114,7 @@ class _Bars(SessionObserver):
         )
         self._rounds = self._progress.add_task(name, total=total, note="")
         self._steps = self._progress.add_task("", total=None, note="")
-        self._score = ""
+        self._score, self._scored_at = "", 0
         self._metric = ACCURACY
 
     def measured_by(self, metric: Metric) -> None:
@@ -127,7 +127,7 @@ class _Bars(SessionObserver):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def round_started(self, branch: str | None, number: int, density: float) -> None:
+    def round_started(self, branch: str | None, number: int, density: float, identity: str) -> None:
         text = f"{_label(branch, number)} ({100 * density:.4g} %)"
         self._progress.reset(self._steps, description=text, total=None, note="")
         self._score = ""  # of the round before
@@ -139,13 +139,15 @@ class _Bars(SessionObserver):
         self._progress.update(self._rounds, advance=1, note=found)
 
     def training(self, step: int, first: int, to: int, loss: float) -> None:
+        score = self._score if self._scored_at > first else ""  # where it starts says nothing of where it is
         self._progress.update(
-            self._steps, total=to - first, completed=step - first, note=f"loss {loss:.4f}{self._score}"
+            self._steps, total=to - first, completed=step - first, note=f"loss {loss:.4f}{score}"
         )
 
-    def evaluated(self, line: dict[str, Any]) -> None:
+    def evaluated(self, line: dict[str, Any], identity: str) -> None:
         score = line.get(self._metric.name)
         if line["split"] == "test" and score is not None:
+            self._scored_at = line["step"]
             self._score = f"  test {self._metric.told(score)} at step {line['step']:,}"
 
     def round_finished(self, branch: str | None, row: dict[str, Any]) -> None:

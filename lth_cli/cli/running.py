@@ -43,6 +43,12 @@ FromRun = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="With --from: let the stored config name code from outside lth.")
 ]
+Dev = Annotated[
+    bool,
+    typer.Option(
+        "--dev", help="Try it: a few steps, a slice of the data, everything exercised, nothing kept."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -80,6 +86,7 @@ def _command(kind: str) -> Any:
         config_name: ConfigName = None,
         from_run: FromRun = None,
         trust: Trust = False,
+        dev: Dev = False,
         quiet: Quiet = False,
         json: Json = False,
     ) -> None:
@@ -91,8 +98,18 @@ def _command(kind: str) -> Any:
         if cfg or info:
             _show_config(primary, typed, cfg, info, resolve, package, config_dir)
             return
-        from lth_cli.cli.launch import launch
+        from lth_cli.cli.launch import launch, make_points, refuse_unused
 
+        if dev:
+            if multirun or json:
+                raise typer.BadParameter(
+                    "tries one config; leave out --multirun and --json", param_hint="--dev"
+                )
+            from lth_cli.cli.dev import try_out
+
+            refuse_unused(kind, typed)
+            try_out(kind, make_points(primary, typed, config_dir, False, like=like)[0].config, quiet)
+            return
         launch(
             kind,
             primary,
@@ -122,6 +139,11 @@ def _base(kind: str, name: str, typed: list[str], config_dir: Path | None, trust
     from lth_cli.experiments.trust import check_trust
 
     run = named_run(kind, name, typed, config_dir)
+    if "imported" in run.info:
+        raise RequestError(
+            f"--from: {run.name} was imported, its training cannot be gone on with; "
+            f"lth rewind {run.name} retrains its masks"
+        )
     if "source" in run.info:
         raise RequestError(
             f"--from: {run.name} retrained the masks of {run.info['source']['name']}; "

@@ -220,6 +220,10 @@ class Evaluation(Section):
         Duration(epochs=1), description="Steps between evaluations; the end is always one."
     )
     batch_size: Annotated[int, Field(ge=1)] = Field(1000, description="Examples a forward pass.")
+    subset: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Evaluate so many examples of each split, drawn by seeds.split, instead of all; results say so.",
+    )
     train: bool = Field(True, description="Evaluate the training set at the end of each training.")
     metrics: list[OwnMetric] = Field(
         default_factory=list,
@@ -298,6 +302,10 @@ class Config(Section):
     checkpoint: Checkpoint = Checkpoint()
     launcher: Launcher = Launcher()
     distributed: Distributed = Distributed()
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        default_factory=list,
+        description="Also send every evaluation to these, as extras of their names install them; changes no number.",
+    )
 
     @property
     def resolved_seeds(self) -> dict[str, int]:

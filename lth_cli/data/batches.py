@@ -111,8 +111,8 @@ class Data(Protocol):
 
     def evaluation(self, split: str, part: Part = WHOLE, order: Tensor | None = None) -> Iterator[Batch]:
         """One pass over `train`, `val` or `test`: no augmentation, `evaluation_batch` examples each, in stored order
-        or another one, int64 [N] on the CPU. With a part: every `part.size`-th of these batches, from number
-        `part.rank` on.
+        or another one, int64 [N] on the CPU, which may leave some out. With a part: every `part.size`-th of these
+        batches, from number `part.rank` on.
 
         Raises:
             KeyError: when there is no such split.

@@ -83,7 +83,8 @@ class FieldData:
     def evaluation(self, split: str, part: Part = WHOLE, order: Tensor | None = None) -> Iterator[Batch]:
         """Evaluation batches; see `Data.evaluation`."""
         order = None if order is None else order.to(self._device)
-        for start in range(0, self.sizes[split], self._evaluation_batch)[part.rank :: part.size]:
+        examples = self.sizes[split] if order is None else len(order)
+        for start in range(0, examples, self._evaluation_batch)[part.rank :: part.size]:
             rows: slice | Tensor = slice(start, start + self._evaluation_batch)
             if order is not None:
                 rows = order[rows]

@@ -122,7 +122,7 @@ class TensorData:
         chosen = self._splits[split]
         if order is not None:
             order = order.to(chosen.labels.device)
-        starts = range(0, len(chosen.labels), self._evaluation_batch)
+        starts = range(0, len(chosen.labels if order is None else order), self._evaluation_batch)
         for start in starts[part.rank :: part.size]:
             rows: slice | Tensor = slice(start, start + self._evaluation_batch)
             if order is not None:

@@ -215,6 +215,8 @@ def _trajectory(plan: Plan, round_: Round, masks: Masks) -> Trajectory | Known:
     """The training behind a round, rebuilt from what the round notes; its identity says whether that went well."""
     summary = round_.summary
     description: Mapping[str, Any] = summary["description"]
+    if "imported" in description:  # trained by another program
+        return Known(str(summary["trajectory"]))
     rebuilt = dataclasses.replace(
         plan.dense,
         start=_start(description["start"]),
@@ -231,7 +233,7 @@ def _trajectory(plan: Plan, round_: Round, masks: Masks) -> Trajectory | Known:
 
 def noted_teachers(description: Mapping[str, Any]) -> Distilled | None:
     """How a training learned from teachers, from its description; None where it did not."""
-    noted = description["objective"].get("distillation")
+    noted = description.get("objective", {}).get("distillation")
     return None if noted is None else Distilled.noted(noted)
 
 

@@ -162,6 +162,8 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> SourceRun:
     ours = plan_of_stored(stored, plan.config)
     first = run.round(0)
     recorded = note.get("dense") or (first.summary["trajectory"] if first.finished else None)
+    if recorded is None and "imported" in run.info:  # nothing of the training before its masks came along
+        recorded = run.info["imported"]["dense"]
     # Of what the source notes; its own teachers are none of ours.
     noted = first.summary["description"] if first.finished else None
     repeated = dataclasses.replace(ours.dense, distilled=None if noted is None else noted_teachers(noted))

@@ -23,6 +23,7 @@ from lth_cli.experiments.plan import Plan, differences
 from lth_cli.experiments.predictions import keep_predictions
 from lth_cli.experiments.processes import trainers
 from lth_cli.experiments.space import shortage
+from lth_cli.experiments.trust import remember
 from lth_cli.experiments.uses import Uses
 from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks
@@ -38,17 +39,20 @@ from lth_cli.training.trajectory import Trajectory
 
 _TRIES = 10  # the shared store may be deleted between a training and the links to its states
 # What may change between two runs of the same command without making it another experiment.
-_FREE_KEYS = ("name", "runs_dir", "data", "checkpoint", "launcher", "cuda_graphs")
+_FREE_KEYS = ("name", "runs_dir", "data", "checkpoint", "launcher", "cuda_graphs", "loggers")
 
 
 class SessionObserver(Observer):
     """Told also of rounds; this one ignores it all."""
 
+    def opened(self, run: Run) -> None:
+        """Before any work: the run, locked by this process."""
+
     def measured_by(self, metric: Metric) -> None:
         """Before the first round: the metric that rounds are told by."""
 
-    def round_started(self, branch: str | None, number: int, density: float) -> None:
-        """Before a round's training."""
+    def round_started(self, branch: str | None, number: int, density: float, identity: str) -> None:
+        """Before a round's training, with the identity of its trajectory."""
 
     def round_finished(self, branch: str | None, row: dict[str, Any]) -> None:
         """After a round is recorded, with its row of results.csv."""
@@ -129,7 +133,7 @@ class Session:
             self._adopt(round_, trajectory)
             self._write_results(branch)  # a process may have died between the round and its row
             return
-        self.observer.round_started(branch, number, mask_room.density(masks))
+        self.observer.round_started(branch, number, mask_room.density(masks), trajectory.identity)
         predictions = self.plan.config.evaluation.predictions
         self._train(round_, trajectory, masks, trajectory.end, keep, nested, predictions)
         self._write_results(branch)
@@ -244,6 +248,7 @@ class Session:
                     for line in advanced.metrics
                     if line["step"] == end
                 },
+                **({} if (subset := self.plan.config.evaluation.subset) is None else {"subset": subset}),
                 "trajectory": identity,
                 "description": trajectory.description,
                 "start": trajectory.description["start"],
@@ -274,6 +279,7 @@ def row(summary: dict[str, Any]) -> dict[str, Any]:
         **scores("loss", "accuracy"),
         **{key: summary[key] for key in ("steps_trained", "steps_reused", "seconds")},
         **{column: value for columns in further for column, value in columns.items()},
+        **({"evaluation_subset": summary["subset"]} if "subset" in summary else {}),
         # A round that an earlier release recorded has none of these.
         **{column: summary["cost"][column] for column in COST_COLUMNS if "cost" in summary},
     }
@@ -359,10 +365,14 @@ def open_session(
     if existing is not None:
         existing.refuse_newer()
     run = existing or _create(config, task, name)
+    taught = [{"model": dict(named.teacher.model)} for named in task.plan.teachers or ()]
+    # What a stored config names was asked for before, or is trusted by the word that let it come here.
+    remember([config.model_dump(mode="json"), (task.source or {}).get("config", {}), *taught])
     with run.lock().acquire(), trainers() as make_trainer:
         run.clear_leftovers()
         keep_scores(config, run)
         run.update(state="running", error=None, diverged=None, trainings=task.trainings)
+        observer.opened(run)
         observer.measured_by(task.plan.metrics[0])
         done = sum(round_.finished for branch in (None, *run.branches()) for round_ in run.rounds(branch))
         short = shortage(task.plan, max(0, task.trainings - done), run.path)
@@ -407,7 +417,7 @@ def _mark_failed(run: Run, error: Exception) -> None:
         sys.stderr.write(f"the failure could not be noted in the run: {second}\n")
 
 
-def _own_code(config: Config) -> dict[str, Any]:
+def own_code_notes(config: Config) -> dict[str, Any]:
     """The code of a person's own, with what git says of its files."""
     code = own_code(config)
     if not code:
@@ -442,7 +452,7 @@ def _create(config: Config, task: Task, name: str) -> Run:
             "seeds": config.resolved_seeds,
             **noting(task.plan.metrics),
             "git_commit": git_commit(),
-            **_own_code(config),
+            **own_code_notes(config),
             "error": None,
             **describe_machine(config),
         },

@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from lth_cli.config import schema
@@ -29,6 +26,7 @@ from lth_cli.store.runs import Run, list_runs
 from lth_cli.store.states import State
 from lth_cli.store.sweeps import find_sweep
 from lth_cli.store.tensors import content_digest
+from lth_cli.store.weights import read_weights
 from lth_cli.training.engine import Engine
 from lth_cli.training.trajectory import FromState, Known, Teacher
 
@@ -305,7 +303,10 @@ def _affine(
 
 def _from_file(name: str, plan: Plan) -> NamedTeacher:
     """A network whose weights lie in a file, fed as the student is."""
-    tensors = _read_weights(Path(name).expanduser())
+    try:
+        tensors = read_weights(Path(name).expanduser())
+    except RequestError as error:
+        raise ConfigError((_KEY, str(error))) from error
     model = plan.config.distillation.model
     section = plan.config.model if model is None else _model(model)
     data = plan.dense.data
@@ -317,28 +318,6 @@ def _from_file(name: str, plan: Plan) -> NamedTeacher:
 
 def _model(component: Component) -> schema.Model:
     return schema.Model.model_validate(component.model_dump(mode="json"))
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; those of a checkpoint of lth without its optimizer."""
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = safetensors.torch.load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ConfigError((_KEY, f"{str(path)!r} cannot be read: {error.strerror or error}")) from error
-    except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError((_KEY, f"{str(path)!r} holds no weights that can be read: {first}")) from error
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ConfigError((_KEY, f"{str(path)!r} holds no state dict: tensors by name"))
-    own = {
-        key.partition("/")[2]: value
-        for key, value in found.items()
-        if key.startswith(("weights/", "buffers/"))
-    }
-    return own or dict(found)
 
 
 def _from_torchvision(name: str, plan: Plan) -> NamedTeacher:

@@ -1,11 +1,20 @@
-"""Whose code a stored config may run: lth's, and that of the libraries it is made of."""
+"""Whose code a stored config may run: lth's, that of the libraries it is made of, and what this user ran here before.
+
+What somebody ran is remembered in a file of theirs, apart from all runs: a digest of the section that names the
+code, with all of its arguments, and of the source it stands for now. So a run says nothing of its own trust, a folder
+that was copied in is asked about as ever, and so is code that has been edited since.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from lth_cli.config.errors import RequestError
+from lth_cli.config.sources import digests
+from lth_cli.store.files import digest
 from lth_cli.store.runs import Run
 
 # Where the code that a stored config names may come from without a person's word for it.
@@ -22,6 +31,7 @@ _TRUSTED = {
 
 
 TRUST = "--trust"
+_Section = tuple[str, Mapping[str, Any]]
 
 
 def check_trust(run: Run, remedy: str = TRUST) -> None:
@@ -35,7 +45,9 @@ def check_trust(run: Run, remedy: str = TRUST) -> None:
         RequestError: naming each such config path.
     """
     stored = [run.config, run.info.get("source", {}).get("config", {}), *_teachers(run)]
-    foreign = list(dict.fromkeys(found for values in stored for found in _foreign(values)))
+    sections = [found for values in stored for found in _foreign(values)]
+    known = _known() if sections else set()
+    foreign = list(dict.fromkeys(_told(one) for one in sections if _digest(one) not in known))
     if foreign:
         raise RequestError(
             f"the stored config of {run.name} names code outside lth: {', '.join(foreign)}. "
@@ -43,30 +55,80 @@ def check_trust(run: Run, remedy: str = TRUST) -> None:
         )
 
 
+def remember(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Remember the code that plain configs name, since this user runs it now."""
+    fresh = {_digest(found) for values in configs for found in _foreign(values)} - _known()
+    path = _memory()
+    if fresh and path is not None:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # One short write to the end, so that processes at once cannot mix theirs.
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(file, "".join(f"{one}\n" for one in sorted(fresh)).encode())
+            finally:
+                os.close(file)
+        except OSError:
+            return  # a home that cannot be written: it is asked again
+
+
+def _memory() -> Path | None:
+    """The user's file; None where there is no home."""
+    given = os.environ.get("XDG_STATE_HOME")
+    try:
+        return (Path(given) if given else Path.home() / ".local" / "state") / "lth" / "own_code"
+    except RuntimeError:
+        return None
+
+
+def _known() -> set[str]:
+    """What is remembered; nothing of a file that others could have written."""
+    path = _memory()
+    try:
+        if path is None or path.stat().st_uid != os.geteuid() or path.stat().st_mode & 0o022:
+            return set()
+        return set(path.read_text(encoding="ascii").split())
+    except (OSError, UnicodeDecodeError):
+        return set()
+
+
+def _digest(section: _Section) -> str:
+    path, values = section
+    target = str(values["_target_"] if "_target_" in values else values["score"])
+    return digest({"at": path.removeprefix("pretrain."), "section": dict(values), "sources": digests(target)})
+
+
+def _told(section: _Section) -> str:
+    path, values = section
+    return (
+        f"{path}._target_={values['_target_']}" if "_target_" in values else f"{path}.score={values['score']}"
+    )
+
+
 def _teachers(run: Run) -> Iterator[dict[str, Any]]:
     """Architectures of teachers as the run notes them, which are built to repeat its trainings."""
     for notes in run.info.get("teachers", {}).values():
-        yield from ({"distillation": {"model": note["teacher"]["model"]}} for note in notes)
+        yield from ({"model": note["teacher"]["model"]} for note in notes)
     for branch in (None, *run.branches()):
         for round_ in run.rounds(branch):
-            objective = round_.summary["description"]["objective"] if round_.finished else {}
+            objective = round_.summary["description"].get("objective", {}) if round_.finished else {}
             for teacher in objective.get("distillation", {}).get("teachers", ()):
-                yield {"distillation": {"model": teacher["model"]}}
+                yield {"model": teacher["model"]}
 
 
-def _foreign(values: Any, path: str = "") -> list[str]:
-    if isinstance(values, Mapping):
-        return [
-            found for key, value in values.items() for found in _foreign(value, f"{path}.{key}".strip("."))
-        ]
-    section, _, key = path.rpartition(".")
-    if key == "_target_":
-        trusted = _TRUSTED.get(section.removeprefix("pretrain."), ())
-        return (
-            [] if isinstance(values, str) and values.startswith(trusted or ("\0",)) else [f"{path}={values}"]
-        )
-    if path == "pruning.score" and isinstance(values, str) and "." in values:
-        return [] if values.startswith("lth_cli.pruning.scores.") else [f"{path}={values}"]
+def _foreign(values: Any, path: str = "") -> Iterator[_Section]:
+    """Sections that name code from outside, with the place of each in the config."""
     if isinstance(values, list):
-        return [found for item in values for found in _foreign(item, path)]
-    return []
+        for item in values:
+            yield from _foreign(item, path)
+    if not isinstance(values, Mapping):
+        return
+    if "_target_" in values:
+        target, trusted = values["_target_"], _TRUSTED.get(path.removeprefix("pretrain."), ())
+        if not isinstance(target, str) or not target.startswith(trusted or ("\0",)):
+            yield path, values
+    score = values.get("score") if path == "pruning" else None
+    if isinstance(score, str) and "." in score and not score.startswith("lth_cli.pruning.scores."):
+        yield path, {"score": score}
+    for key, value in values.items():
+        yield from _foreign(value, f"{path}.{key}".strip("."))

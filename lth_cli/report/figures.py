@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,12 +130,18 @@ def new_figure(size: tuple[float, float] = PLAIN.size) -> Any:
 
     Nor does it need a backend: importing matplotlib fails where MPLBACKEND names one that does not exist.
     """
+    first = "matplotlib" not in sys.modules
     backend = os.environ.pop("MPLBACKEND", None)
     try:
+        from matplotlib import rcParams
         from matplotlib.figure import Figure
     finally:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
+    if first and backend is not None:
+        with contextlib.suppress(ValueError):
+            # The one that matplotlib would have read, for figures of a notebook.
+            rcParams["backend"] = backend
     return Figure(figsize=size, layout="constrained")
 
 

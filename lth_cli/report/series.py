@@ -18,7 +18,17 @@ from lth_cli.store.runs import Run
 Axis = Literal["density", "parameters", "madds"]
 """What is left of a network, as columns of `results.csv` call it."""
 
-_NOT_THE_EXPERIMENT = ("name", "runs_dir", "seed", "seeds", "data", "checkpoint", "launcher", "cuda_graphs")
+_NOT_THE_EXPERIMENT = (
+    "name",
+    "runs_dir",
+    "seed",
+    "seeds",
+    "data",
+    "checkpoint",
+    "launcher",
+    "cuda_graphs",
+    "loggers",
+)
 
 
 class Sample:
@@ -65,6 +75,11 @@ def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         config = {key: value for key, value in run.config.items() if key not in _NOT_THE_EXPERIMENT}
+        # Runs of a release that did not have the key evaluated all, as null says.
+        config["evaluation"] = {k: v for k, v in config.get("evaluation", {}).items() if v is not None}
+        config["imported"] = (
+            "imported" in run.info
+        )  # by another program: no seed of what is trained from it here
         groups.setdefault(json.dumps(config, sort_keys=True), []).append(run)
     return list(groups.values())
 

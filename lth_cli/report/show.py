@@ -33,9 +33,11 @@ def print_result(runs: Sequence[Run]) -> None:
     console = Console()
     groups = group_runs(runs)
     for group, label in zip(groups, labels(groups), strict=True):
+        subset = _subset(group[0])
         seeds = ", ".join(str(run.config.get("seed")) for run in group)
-        several = f" (mean ± standard deviation over seeds {seeds})" if len(group) > 1 else f" (seed {seeds})"
-        print_table(rounds_table(group), f"{label}: test {group[0].headline.title}{several}", console)
+        several = f"mean ± standard deviation over seeds {seeds}" if len(group) > 1 else f"seed {seeds}"
+        several += f"; evaluated on {subset:,} examples" if subset else ""
+        print_table(rounds_table(group), f"{label}: test {group[0].headline.title} ({several})", console)
         console.print()
     for run in runs:
         trained, reused = steps(run)
@@ -142,6 +144,7 @@ def facts(run: Run) -> dict[str, str]:
         "state": run.effective_state + (f": {info['error']}" if info.get("error") else ""),
         "command": " ".join(map(str, info.get("command", []))),
         "created": f"{info.get('created')}, finished {info.get('finished') or '-'}",
+        **({"imported": _imported(info["imported"])} if "imported" in info else {}),
         **({"masks of": info["source"]["path"]} if "source" in info else {}),
         **({"tags": " ".join(tags.tags)} if tags.tags else {}),
         **({"note": tags.note} if tags.note else {}),
@@ -151,6 +154,11 @@ def facts(run: Run) -> dict[str, str]:
         f"{config['optimizer']['_target_']} lr {config['optimizer']['lr']}",
         **({"taught by": taught} if (taught := ", ".join(_teachers(run))) else {}),
         **({"own code": told} if (told := _own_code(run)) else {}),
+        **(
+            {"evaluated": f"on {subset:,} examples of each split, not all"}
+            if (subset := _subset(run))
+            else {}
+        ),
         "rewind to": config["rewind"]["to"],
         "machine": f"{info['hardware']['processor']}, {info['hardware']['device']}, "
         f"{info['hardware']['threads']} threads, torch {info['versions']['torch']}",
@@ -171,6 +179,20 @@ def print_run(run: Run) -> None:
     for stored in StoredAnalysis.all_of(run):
         lines = [f"analysis {stored.path.name}: {_found(stored)['headline'][0]}", f"  {stored.path}"]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _subset(run: Run) -> int | None:
+    subset: int | None = run.config["evaluation"].get("subset")
+    return subset
+
+
+def _imported(note: dict[str, Any]) -> str:
+    """What another program trained, and from where it came."""
+    forms = {
+        "open_lth": "open_lth, trained there",
+        "weights": f"weights at the {note.get('at')} of a training elsewhere",
+    }
+    return f"{forms[note['form']]}; {len(note['files'])} files of {note['path']}, measured here"
 
 
 def _named(run: Run, group: str) -> str:

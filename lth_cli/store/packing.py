@@ -1,16 +1,21 @@
 """A run as one archive that can be checked whole before any of it is used.
 
-A tar file: `manifest.json` first (name of the run, size and SHA-256 of every file), then those files in its order.
+A tar file: `manifest.json` first (name of the run, size and SHA-256 of every file), then those files in its order;
+among them a card, a page on the run for who has the archive alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,20 +30,34 @@ from lth_cli.store.files import (
     sha256_file,
     sync_folder,
     temporary,
+    write_sealed,
     writing,
 )
 from lth_cli.store.formats import check_format
-from lth_cli.store.runs import Run, RunExists, check_name
+from lth_cli.store.runs import LOGGERS, Run, RunExists, check_name
+from lth_cli.store.states import load_state, read_header, save_state
 from lth_cli.store.verify import verify_run
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
+CARD = "CARD.md"
+LARGEST = 2**36
+"""Bytes that an archive may unpack to where nobody says otherwise."""
 _CHUNK = 2**20
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,-]*")
 
 
-def pack(run: Run, target: Path) -> int:
-    """Write a finished run as one archive; the same run gives the same bytes. Returns how many files it holds.
+def pack(run: Run, target: Path, card: Callable[[Mapping[str, str]], str], *, optimizer: bool) -> int:
+    """Write a finished run as one archive; the same run and card give the same bytes.
+
+    Args:
+        run: finished.
+        target: where nothing is yet.
+        card: makes the text of its card, given the SHA-256 of every file by path in the run.
+        optimizer: whether states keep what the optimizer had, which training on from them needs.
+
+    Returns:
+        How many files it holds.
 
     Raises:
         RequestError: something is at the target, or the run is not finished, or damaged.
@@ -54,37 +73,88 @@ def pack(run: Run, target: Path) -> int:
     files = {
         path.relative_to(run.path).as_posix(): path for path in sorted(run.path.rglob("*")) if path.is_file()
     }
-    files = {name: path for name, path in files.items() if _is_plain(name)}
+    files = {
+        name: path
+        for name, path in files.items()
+        if _is_plain(name) and not name.startswith(f"{LOGGERS}/") and name != CARD
+    }
+    make_folder(target.parent)
+    with tempfile.TemporaryDirectory(prefix=".lth-pack-", dir=target.parent) as folder:
+        if not optimizer:
+            files |= _without_optimizer(run, Path(folder))
+        return _write(run, target, files, card)
+
+
+def _without_optimizer(run: Run, folder: Path) -> dict[str, Path]:
+    """States of a run without their optimizer, and the summaries that have the checksums of these, by path in the run.
+
+    A state that had nothing of the kind stays the file that it is.
+    """
+    made: dict[str, Path] = {}
+    for round_ in run.every_round():
+        if not round_.finished:
+            continue
+        within, changed = round_.folder.relative_to(run.path), {}
+        for path in round_.checkpoints().values():
+            state = load_state(path)
+            if not state.optimizer:
+                continue
+            slim = folder / within / "checkpoints" / path.name
+            make_folder(slim.parent)
+            save_state(
+                slim, dataclasses.replace(state, optimizer={}, partial=True), read_header(path).trajectory
+            )
+            changed[slim.relative_to(folder / within).as_posix()] = slim
+        if changed:
+            summary = round_.summary
+            files = {**summary["files"], **{name: sha256_file(path) for name, path in changed.items()}}
+            told = folder / within / round_.summary_path.name
+            write_sealed(told, {**summary, "files": files})
+            made |= {(within / name).as_posix(): path for name, path in changed.items()}
+            made[(within / told.name).as_posix()] = told
+    return made
+
+
+def _write(
+    run: Run, target: Path, files: Mapping[str, Path], card: Callable[[Mapping[str, str]], str]
+) -> int:
     with reading(run.path):
         listed: dict[str, dict[str, Any]] = {
             name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()
         }
+    page = card({name: about["sha256"] for name, about in listed.items()}).encode()
+    listed[CARD] = {"size": len(page), "sha256": hashlib.sha256(page).hexdigest()}
     manifest = {"format": FORMAT, "name": run.name, "id": run.info["id"], "files": listed}
     content = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-    make_folder(target.parent)
     partial = temporary(target)
     try:
         with writing(target):
             with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
                 archive.addfile(_member(_MANIFEST, len(content)), io.BytesIO(content))
-                for name, path in sorted(files.items()):
-                    with path.open("rb") as file:
+                for name in sorted(listed):
+                    with files[name].open("rb") if name in files else io.BytesIO(page) as file:
                         archive.addfile(_member(name, listed[name]["size"]), file)
             partial.rename(target)
             sync_folder(target.parent)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-    return len(files)
+    return len(listed)
 
 
-def unpack(source: Path, runs_dir: Path) -> Run:
+def unpack(source: Path, runs_dir: Path, largest: int = LARGEST) -> Run:
     """Make a run of an archive; it appears whole, every byte checked, or not at all.
+
+    Args:
+        source: the archive.
+        runs_dir: folder of runs.
+        largest: bytes that its files may have together.
 
     Raises:
         Damaged: the archive is none, or holds anything but what its list says.
         RunExists: a run of its name is there.
-        RequestError, ReadFailed, WriteFailed, NewerFormat.
+        RequestError: no such file, or it is larger than `largest` or the disk has room for.
+        ReadFailed, WriteFailed, NewerFormat.
     """
     if not source.is_file():
         raise RequestError(f"there is no file {source}")
@@ -95,6 +165,7 @@ def unpack(source: Path, runs_dir: Path) -> Run:
             path = runs_dir / name
             if path.exists():
                 raise RunExists(path)
+            _check_size(source, sum(about["size"] for about in listed.values()), largest, runs_dir)
             make_folder(runs_dir)
             partial = temporary(path)
             for wanted in sorted(listed):
@@ -115,6 +186,20 @@ def unpack(source: Path, runs_dir: Path) -> Run:
         if partial is not None:
             with contextlib.suppress(OSError):
                 remove_tree(partial)
+
+
+def _check_size(source: Path, total: int, largest: int, runs_dir: Path) -> None:
+    """Refuse an archive for its size before anything of it is written."""
+    if total > source.stat().st_size:  # nothing in it is compressed
+        raise Damaged(source, f"its list says {total:,} bytes, more than the archive has")
+    if total > largest:
+        raise RequestError(
+            f"{source} unpacks to {total:,} bytes, more than the {largest:,} allowed; --most GIGABYTES allows more"
+        )
+    there = next(folder for folder in (runs_dir, *runs_dir.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    if total > free:
+        raise RequestError(f"{source} unpacks to {total:,} bytes; the disk of {runs_dir} has {free:,} free")
 
 
 def _is_plain(name: str) -> bool:

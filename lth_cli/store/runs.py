@@ -43,6 +43,8 @@ _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RUN_FILE = "run.json"
 USES = ".uses"
 ANALYSES = "analysis"
+LOGGERS = "loggers"
+"""Folder of what loggers keep of a run; none of its content."""
 
 
 class RunExists(RequestError):

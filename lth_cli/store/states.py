@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lth_cli.store.files import Damaged, entries
-from lth_cli.store.tensors import FORMAT_WITH_MASKS, read_about, read_tensors, write_tensors
+from lth_cli.store.tensors import FORMAT_PARTIAL, FORMAT_WITH_MASKS, read_about, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,8 @@ class State:
     """Bool, True = kept, of a training that changes its masks; empty where they are those it starts from."""
     memory: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """Whose it is, then the name: what else the next step depends on."""
+    partial: bool = False
+    """Whether what the optimizer had was left out: its weights can be used, its training cannot go on from it."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,11 @@ def save_state(path: Path, state: State, trajectory: str) -> None:
     tensors |= {f"masks/{_checked(name)}": mask for name, mask in state.masks.items()}
     for owner, held in state.memory.items():
         tensors |= {f"memory/{_checked(owner)}/{_checked(name)}": tensor for name, tensor in held.items()}
+    about: dict[str, object] = {"trajectory": trajectory, "step": state.step}
     number = FORMAT_WITH_MASKS if state.masks or state.memory else None
-    write_tensors(path, _KIND, tensors, {"trajectory": trajectory, "step": state.step}, number)
+    if state.partial:
+        about, number = {**about, "partial": True}, FORMAT_PARTIAL
+    write_tensors(path, _KIND, tensors, about, number)
 
 
 def _checked(name: str) -> str:
@@ -91,7 +96,7 @@ def load_state(path: Path) -> State:
     import torch
 
     tensors, meta = read_tensors(path, _KIND)
-    state = State(step=_header_of(path, meta).step)
+    state = State(step=_header_of(path, meta).step, partial=meta.get("partial") is True)
     for key, tensor in tensors.items():
         match key.split("/"):
             case ["weights", name]:

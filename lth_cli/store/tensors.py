@@ -26,7 +26,9 @@ FORMAT = 1
 """Of the files written; lower ones are read too."""
 FORMAT_WITH_MASKS = 2
 """Of states that hold masks or memory."""
-_NEWEST = {"state": FORMAT_WITH_MASKS}
+FORMAT_PARTIAL = 3
+"""Of states whose optimizer was left out, so that no training can go on from them."""
+_NEWEST = {"state": FORMAT_PARTIAL}
 _HEADER_LIMIT = 64 * 2**20
 _ENTRY = "lth"  # one metadata entry with canonical JSON: several would have no fixed order
 

@@ -150,7 +150,7 @@ class TrajectoryStore:
             self._warn(f"{damage}; moved to {aside.name} and not used")
 
     def nearest(self, identity: str, at_most: int) -> State | None:
-        """The valid stored state with the largest step not beyond `at_most`; None when there is none.
+        """The valid stored state that training can go on from with the largest step not beyond `at_most`, or None.
 
         Raises:
             ReadFailed, NewerFormat: a file is there and cannot be read.
@@ -161,7 +161,7 @@ class TrajectoryStore:
         for step in reversed(self.steps(identity)):
             if resume is not None and step <= resume.step:
                 return resume
-            if step <= at_most and (state := self.load(identity, step)) is not None:
+            if step <= at_most and (state := self.load(identity, step)) is not None and not state.partial:
                 return state
         return resume
 

@@ -58,8 +58,8 @@ class Observer:
     def training(self, step: int, first: int, to: int, loss: float) -> None:
         """A few times a second while training from `first` to `to`."""
 
-    def evaluated(self, line: dict[str, Any]) -> None:
-        """After each evaluation."""
+    def evaluated(self, line: dict[str, Any], identity: str) -> None:
+        """After each evaluation, with the identity of its trajectory."""
 
     def message(self, text: str) -> None:
         """Something a person should know: waiting for another process, a damaged file."""
@@ -217,7 +217,7 @@ class Engine:
         )
 
     def _known(self, identity: str, wanted: Iterable[int]) -> dict[tuple[int, str], dict[str, Any]]:
-        return lines_room.known(self.store.metrics(identity), self.own, wanted)
+        return lines_room.known(self.store.metrics(identity), self.own, wanted, self.evaluation.subset)
 
     def _teaching(self, trajectory: Trajectory) -> Teaching | None:
         """The teachers of a training, trained where they are not stored. Raises Interrupted, LthError."""
@@ -280,6 +280,11 @@ class Engine:
             return State(trajectory.first_step, weights, fresh.buffers, masks=fresh.masks)
         origin = start if isinstance(start, FromState) else start.of
         parent = self.state(origin.parent, origin.step)
+        if origin.keeps_optimizer and parent.partial:
+            raise LthError(
+                f"the state at step {origin.step} of trajectory {origin.parent.identity[:12]} was packed without its "
+                "optimizer, which rewind.optimizer=kept goes on with; lth pack --optimizer keeps it"
+            )
         weights = parent.weights
         if isinstance(start, Joined):
             drawn = initial_state(trajectory, start.seed).weights
@@ -370,11 +375,13 @@ class Engine:
         lines: list[dict[str, Any]] = []
         for split in _splits(pending, trainer.step):
             try:
-                lines.append(_evaluate(trainer, split, begun, self.own, self.stop.is_set))
+                lines.append(
+                    _evaluate(trainer, split, begun, self.own, self.stop.is_set, self.evaluation.subset)
+                )
             except Stopped:
                 break
             pending.discard((trainer.step, split))
-            self.observer.evaluated(lines[-1])
+            self.observer.evaluated(lines[-1], trainer.trajectory.identity)
         return lines
 
     def _save(
@@ -400,7 +407,7 @@ class Engine:
         try:
             if resume_point:
                 self.store.save_resume_point(identity, state, trainer.trajectory.description)
-            elif keep and self.store.load(identity, step) is None:
+            elif keep and ((found := self.store.load(identity, step)) is None or found.partial):
                 self.store.save(identity, state, trainer.trajectory.description)
         finally:
             self.storing = False
@@ -462,9 +469,10 @@ def _evaluate(
     begun: float,
     own: tuple[OwnMetric, ...],
     should_stop: Callable[[], bool],
+    subset: int | None,
 ) -> dict[str, Any]:
     """A line of metrics.jsonl."""
-    metrics = trainer.evaluate(split, should_stop)
+    metrics = trainer.evaluate(split, should_stop, subset)
     trajectory = trainer.trajectory
     further: dict[str, Any] = {}
     if own and split != "train":
@@ -473,6 +481,7 @@ def _evaluate(
         "step": trainer.step,
         "epoch": trainer.step / trajectory.steps_per_epoch,
         "split": split,
+        **({} if subset is None else {"subset": subset}),
         # Infinite, such as the PSNR of a perfect answer, is written as nothing: lines hold finite numbers.
         **{name: value if math.isfinite(value) else None for name, value in metrics.items()},
         **further,

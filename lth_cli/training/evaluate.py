@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lth_cli.config.seeds import derive_seed
 from lth_cli.data.batches import Batch, Data
 from lth_cli.objectives.objective import Objective
 from lth_cli.training.precision import Execution
@@ -29,20 +30,42 @@ def evaluate(
     split: str,
     execution: Execution,
     should_stop: Callable[[], bool] = lambda: False,
+    order: Tensor | None = None,
 ) -> Metrics:
     """Evaluate in inference mode (batch-norm statistics as stored, no dropout, no augmentation).
+
+    Args:
+        model: on the device.
+        objective: what is measured.
+        data: prepared.
+        split: of them.
+        execution: number formats.
+        should_stop: asked before every batch.
+        order: the examples to look at, as `drawn` gives them; None takes all.
 
     Raises:
         Stopped: `should_stop`, asked before every batch, was true.
     """
 
     def batches() -> Iterator[Batch]:
-        for batch in data.evaluation(split):
+        for batch in data.evaluation(split, order=order):
             if should_stop():
                 raise Stopped
             yield batch
 
     return summarize(objective, tally(model, objective, batches(), execution))
+
+
+def drawn(data: Data, split: str, count: int | None, seed: int) -> Tensor | None:
+    """Which examples of a split are looked at where not all are, int64 [count], ascending; None is all of them.
+
+    Drawn, since data may be stored by class; the same for every run of these splits.
+    """
+    examples = data.sizes[split]
+    if count is None or count >= examples:
+        return None
+    generator = torch.Generator().manual_seed(derive_seed(seed, f"evaluation.subset.{split}"))
+    return torch.randperm(examples, generator=generator)[:count].sort().values
 
 
 Tally: TypeAlias = list[dict[str, float]]

@@ -8,7 +8,8 @@ from typing import Any
 from lth_cli.objectives.own_metrics import OwnMetric
 
 Line = dict[str, Any]
-"""An evaluation; `own` holds the digest of each metric of a person's own whose value stands beside it."""
+"""An evaluation; `subset` is how many examples it was asked for, where not for all; `own` holds the digest of each
+metric of a person's own whose value stands beside it."""
 
 
 def measured(own: Sequence[OwnMetric], outputs: Any, batch: Any) -> Line:
@@ -18,14 +19,17 @@ def measured(own: Sequence[OwnMetric], outputs: Any, batch: Any) -> Line:
 
 
 def known(
-    lines: Iterable[Line], own: Sequence[OwnMetric], wanted: Iterable[int]
+    lines: Iterable[Line], own: Sequence[OwnMetric], wanted: Iterable[int], subset: int | None = None
 ) -> dict[tuple[int, str], Line]:
-    """Evaluations by step and split. One without a metric of a person's own counts as none at a step of `wanted`.
+    """Evaluations by step and split, of `subset` examples or of all. One without a metric of a person's own counts as
+    none at a step of `wanted`.
 
     There the state is stored; at other steps nothing is trained again for a metric that somebody thought of later.
     """
     found: dict[tuple[int, str], Line] = {}
     for line in lines:
+        if line.get("subset") != subset:
+            continue
         before = found.get((line["step"], line["split"]), {})
         digests = line.get("own", {})
         values = {name: line[name] for name in digests}

@@ -21,7 +21,7 @@ from lth_cli.pruning.mask import Masks, Tensors
 from lth_cli.pruning.policies import Policy
 from lth_cli.store.states import State
 from lth_cli.training import optimizers
-from lth_cli.training.evaluate import Metrics, answer, answers, evaluate
+from lth_cli.training.evaluate import Metrics, answer, answers, drawn, evaluate
 from lth_cli.training.freezing import freeze, frozen
 from lth_cli.training.graphs import Graphs
 from lth_cli.training.latent import latent
@@ -165,8 +165,10 @@ class Trainer:
             if pause():
                 return
 
-    def evaluate(self, split: str, should_stop: Callable[[], bool] = lambda: False) -> Metrics:
-        """Loss and metrics of the present weights.
+    def evaluate(
+        self, split: str, should_stop: Callable[[], bool] = lambda: False, subset: int | None = None
+    ) -> Metrics:
+        """Loss and metrics of the present weights, on all or `subset` examples of a split.
 
         Raises:
             Diverged: when they are not finite.
@@ -174,7 +176,8 @@ class Trainer:
         """
         self._check_losses()
         objective, data = self.trajectory.recipe.objective, self.trajectory.data
-        metrics = evaluate(self.model, objective, data, split, self.execution, should_stop)
+        order = drawn(data, split, subset, self.trajectory.recipe.seeds["split"])
+        metrics = evaluate(self.model, objective, data, split, self.execution, should_stop, order)
         if not math.isfinite(metrics["loss"]):
             raise Diverged(self.step, f"the {split} loss")
         return metrics

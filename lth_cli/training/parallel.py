@@ -32,7 +32,7 @@ from lth_cli.store.masks import mask_digest
 from lth_cli.store.states import State
 from lth_cli.store.tensors import content_digest
 from lth_cli.training.batch_norm import synchronize
-from lth_cli.training.evaluate import Metrics, Stopped, summarize, tally
+from lth_cli.training.evaluate import Metrics, Stopped, drawn, summarize, tally
 from lth_cli.training.loop import Diverged, Trainer
 from lth_cli.training.ranks import Ranks
 from lth_cli.training.recipe import Recipe
@@ -71,9 +71,10 @@ class _Train:
 
 @dataclass(frozen=True)
 class _Evaluate:
-    """Evaluate a split."""
+    """Evaluate a split, or so many examples of it."""
 
     split: str
+    subset: int | None
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,12 @@ class ParallelTrainer(Trainer):
             if pause():
                 return
 
-    def evaluate(self, split: str, should_stop: Callable[[], bool] = lambda: False) -> Metrics:
+    def evaluate(
+        self, split: str, should_stop: Callable[[], bool] = lambda: False, subset: int | None = None
+    ) -> Metrics:
         """Lead all ranks through an evaluation; see `Trainer.evaluate`."""
-        with leading(self._ranks, _Evaluate(split)):
-            return self.evaluate_part(split, should_stop)
+        with leading(self._ranks, _Evaluate(split, subset)):
+            return self.evaluate_part(split, should_stop, subset)
 
     def train_to(self, step: int) -> None:
         """Train this rank's part; all ranks call it.
@@ -148,7 +151,9 @@ class ParallelTrainer(Trainer):
             self._advance()
         self._check_losses()
 
-    def evaluate_part(self, split: str, should_stop: Callable[[], bool] = lambda: False) -> Metrics:
+    def evaluate_part(
+        self, split: str, should_stop: Callable[[], bool] = lambda: False, subset: int | None = None
+    ) -> Metrics:
         """Evaluate every `size`-th batch here; all ranks call it and get the metrics of the whole split.
 
         Raises:
@@ -157,17 +162,21 @@ class ParallelTrainer(Trainer):
         for buffer in self.model.buffers():
             self._ranks.copy_from_first(buffer)
         objective = self.trajectory.recipe.objective
-        own = tally(self.model, objective, self._own_batches(split, should_stop), self.execution)
+        own = tally(self.model, objective, self._own_batches(split, should_stop, subset), self.execution)
         metrics = summarize(objective, [batch for part in self._ranks.gather(own) for batch in part])
         if not math.isfinite(metrics["loss"]):
             raise Diverged(self.step, f"the {split} loss")
         return metrics
 
-    def _own_batches(self, split: str, should_stop: Callable[[], bool]) -> Iterator[Batch]:
+    def _own_batches(
+        self, split: str, should_stop: Callable[[], bool], subset: int | None
+    ) -> Iterator[Batch]:
         """This rank's batches of a split, each once rank 0 says to go on."""
-        examples, each = self.trajectory.data.sizes[split], self.trajectory.recipe.loading.evaluation_batch
+        recipe, data = self.trajectory.recipe, self.trajectory.data
+        order = drawn(data, split, subset, recipe.seeds["split"])
+        examples, each = data.sizes[split] if order is None else len(order), recipe.loading.evaluation_batch
         turns = -(-examples // (each * self._ranks.size))
-        for _, batch in zip_longest(range(turns), self.trajectory.data.evaluation(split, self._part)):
+        for _, batch in zip_longest(range(turns), data.evaluation(split, self._part, order)):
             if self._ranks.broadcast(should_stop()):
                 raise Stopped
             if batch is not None:
@@ -285,7 +294,7 @@ def follow(ranks: Ranks, prepare: Callable[[dict[str, Any]], Recipe]) -> None:
             elif isinstance(command, _Train) and trainer is not None:
                 trainer.train_to(command.to)
             elif isinstance(command, _Evaluate) and trainer is not None:
-                trainer.evaluate_part(command.split)
+                trainer.evaluate_part(command.split, subset=command.subset)
             else:
                 break
         except _AGREED:

@@ -23,7 +23,8 @@ NUMERICS_VERSION = 1
 
 
 NOT_HERE = (
-    "cannot be repeated bit for bit here (another device, data set, release of lth, or code of your own)"
+    "cannot be repeated bit for bit here "
+    "(another device, data set, release of lth, code of your own, or imported)"
 )
 """Why a recorded training is known by its identity alone, for messages."""
 

@@ -363,6 +363,7 @@ def test_code_of_others_that_a_teacher_names_is_not_run(here: Lth, lth_in: Lth, 
             KD,
             "distillation.teachers=[foreign]",
         )
+        (tmp_path / "state" / "lth" / "own_code").unlink()  # as if somebody else had made the run
         refused = here(*command)
         assert refused.code == 2
         assert "distillation.trust=true" in refused.err
@@ -375,6 +376,7 @@ def test_code_of_others_that_a_teacher_names_is_not_run(here: Lth, lth_in: Lth, 
             "analysis.states=[0@start,0@3it]",
             "analysis.points=3",
         )
+        (tmp_path / "state" / "lth" / "own_code").unlink()
         refused = lth_in(tmp_path, *ask)
         assert refused.code == 2
         assert "say so with --trust" in refused.err

@@ -36,7 +36,7 @@ FILES = {
 def newest(path):
     """The highest number of a format that this release reads; of states that is of those with masks or memory."""
     is_state = path.suffix == ".safetensors" and path.stem.startswith(("step_", "resume"))
-    return tensors.FORMAT_WITH_MASKS if is_state else 1
+    return tensors.FORMAT_PARTIAL if is_state else 1
 
 
 def make_newer(path):

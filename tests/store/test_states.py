@@ -144,7 +144,7 @@ def test_hostile_headers(tmp_path, header):
 
 
 def test_newer_format_is_not_called_damage(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "FORMAT", 3)
+    monkeypatch.setattr(tensors, "FORMAT", tensors.FORMAT_PARTIAL + 1)
     save_state(tmp_path / "s", make(), "t")
     monkeypatch.undo()
     with pytest.raises(NewerFormat, match="newer lth"):
