@@ -140,7 +140,10 @@ def main() -> None:
     table = (
         "| runs | command | median s | slowest s | peak memory MB |\n| ---: | --- | ---: | ---: | ---: |\n"
     )
-    about = f"\nEach run: 11 rounds and 10 controls; {asked.repeats} repeats, whole command with the start of Python.\n"
+    about = (
+        f"\nEach run: 11 rounds and 10 controls; {asked.repeats} repeats, whole command with the start of Python; of\n"
+        "`lth.runs()` the call alone, which gives 21 rows a run.\n"
+    )
     write_result("listing", f"{head}{about}\n{table}" + "\n".join(lines) + "\n")
 
 

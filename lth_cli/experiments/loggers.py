@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.named import flat
 from lth_cli.experiments.session import SessionObserver
+from lth_cli.store.files import read_json, write_json
 from lth_cli.store.runs import LOGGERS, Run
 
 Point = tuple[int, str]
@@ -127,25 +127,34 @@ class _MLflow:
 class _WeightsAndBiases:
     """A run of W&B's a training, in one group a run of lth; offline without a key, or where WANDB_MODE says so.
 
-    Its library cannot say what an offline run has, so a file beside it does, a line a point.
+    Its library cannot say what an offline run has, so a file beside it does. That is right once the run of W&B's was
+    finished; what a killed process had handed over may never have been written, so the curve begins anew then, whole,
+    as a run of another id.
     """
 
     def __init__(self, run: Run, training: str) -> None:
         import wandb
 
         folder = run.path / LOGGERS
+        label = training.replace("/", "-")
         folder.mkdir(parents=True, exist_ok=True)
-        self._noted = folder / f"wandb-{training.replace('/', '-')}.jsonl"
-        self._sent = self._noted.read_text(encoding="utf-8").split("\n")[:-1] if self._noted.is_file() else []
-        identity = f"{run.info['id']}-{training.replace('/', '-')}"
+        self._path = folder / f"wandb-{label}.json"
+        noted: dict[str, Any] = (
+            read_json(self._path) if self._path.is_file() else {"attempt": 0, "closed": True, "sent": []}
+        )
+        if not noted["closed"]:
+            noted = {"attempt": noted["attempt"] + 1, "sent": []}
+        self._noted: dict[str, Any] = {**noted, "closed": False}
+        write_json(self._path, self._noted)
+        again = f"-{self._noted['attempt']}" if self._noted["attempt"] else ""
         offline = "WANDB_MODE" not in os.environ and not wandb.login(
             prompt=False
         )  # a question would wait for ever
         self._run = wandb.init(
             dir=os.environ.get("WANDB_DIR") or str(folder),
             project=os.environ.get("WANDB_PROJECT") or "lth",
-            id=identity,
-            name=f"{run.name}/{training}",
+            id=f"{run.info['id']}-{label}{again}",
+            name=f"{run.name}/{training}{again}",
             group=run.name,
             config=flat(run.config),
             resume="allow",
@@ -156,17 +165,17 @@ class _WeightsAndBiases:
         self._run.define_metric("*", step_metric="step")
 
     def present(self) -> set[Point]:
-        return {(int(step), str(split)) for step, split in map(json.loads, self._sent)}
+        return {(int(step), str(split)) for step, split in self._noted["sent"]}
 
     def add(self, line: Mapping[str, Any]) -> None:
         # Its own count of rows only ever grows, and goes on where an earlier process ended.
-        self._run.log({"step": line["step"], **_values(line)}, step=len(self._sent), commit=True)
-        self._sent.append(json.dumps([line["step"], line["split"]]))
-        with self._noted.open("a", encoding="utf-8") as file:
-            file.write(self._sent[-1] + "\n")
+        self._run.log({"step": line["step"], **_values(line)}, step=len(self._noted["sent"]), commit=True)
+        self._noted["sent"].append([line["step"], line["split"]])
+        write_json(self._path, self._noted)
 
     def close(self) -> None:
         self._run.finish()
+        write_json(self._path, {**self._noted, "closed": True})
 
 
 LIBRARIES: dict[str, tuple[str, Callable[[Run, str], Curve]]] = {

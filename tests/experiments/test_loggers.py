@@ -101,13 +101,19 @@ def test_weights_and_biases_works_offline_and_goes_on(lth, small, tmp_path) -> N
     folder = run.path / "loggers"
     assert len(list((folder / "wandb").glob("offline-run-*"))) == len(ROUNDS)
     for training in ROUNDS:
-        noted = folder / f"wandb-{training.replace('/', '-')}.jsonl"
-        sent = [tuple(json.loads(line)) for line in noted.read_text().splitlines()]
-        assert sorted(sent) == [point[:2] for point in expected(run, training)]
-    # As after a kill: the note says what is there, and no more is sent.
-    observer = loggers._Logging(["wandb"], SessionObserver())
-    observer.opened(run)
-    assert noted.read_text().splitlines() == [json.dumps(list(point)) for point in sent]
+        path = folder / f"wandb-{training.replace('/', '-')}.json"
+        noted = json.loads(path.read_text())
+        assert sorted(map(tuple, noted["sent"])) == [point[:2] for point in expected(run, training)]
+        assert noted["closed"] and noted["attempt"] == 0
+    # Finished, it has all of it; of what a killed process handed over nobody knows, and it is sent anew, whole.
+    for closed, attempt in ((True, 0), (False, 1)):
+        path.write_text(json.dumps({**noted, "closed": closed}))
+        observer = loggers._Logging(["wandb"], SessionObserver())
+        observer.opened(run)
+        again = json.loads(path.read_text())
+        assert sorted(again.pop("sent")) == sorted(noted["sent"])  # each once
+        assert again == {"attempt": attempt, "closed": True}
+    assert len(list((folder / "wandb").glob("offline-run-*-1"))) == 1
 
 
 def test_a_failing_logger_is_told_once_and_stops_nothing(lth, small, monkeypatch) -> None:
