@@ -1,0 +1,1 @@
+"""How many dimensions do the training examples have, seen from their nearest neighbours?"""
