@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from lth_cli.analyses.dimension.settings import Settings
+from lth_cli.analyses.drawing import number
 from lth_cli.analyses.request import Answer, Request, Study, settings
 from lth_cli.analyses.work import Work
 from lth_cli.config.errors import RequestError
 from lth_cli.config.seeds import derive_seed
 from lth_cli.data.batches import Data
+from lth_cli.store.analyses import Row
 
 
 def prepare(request: Request, asked: Settings) -> Study:
@@ -50,7 +52,7 @@ def _answer(work: Work, *, asked: Settings, data: Data) -> Answer:
         raise RequestError(
             f"analysis.neighbours: {most} are more than {len(points)} distinct training examples have"
         )
-    rows = [
+    rows: list[Row] = [
         {
             "neighbours": k,
             "dimension": dimension(points, k),
@@ -59,7 +61,7 @@ def _answer(work: Work, *, asked: Settings, data: Data) -> Answer:
         }
         for k in asked.neighbours
     ]
-    found = [float(row["dimension"]) for row in rows]
+    found = [number(row, "dimension") for row in rows]
     headline = [
         f"intrinsic dimension {min(found):.1f} to {max(found):.1f}; an example has {points.shape[1]:,} values"
     ]
