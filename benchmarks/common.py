@@ -11,7 +11,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lth_cli.data.source import Arrays
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -47,6 +50,28 @@ def made_on(seeds: Sequence[int], threads: int) -> str:
 def _without_paths(arguments: Sequence[str]) -> list[str]:
     """A person's folders say nothing to others."""
     return ["FOLDER" if os.sep in argument else argument for argument in arguments]
+
+
+def random_images(shape: tuple[int, ...], examples: int, tests: int = 1000) -> Arrays:
+    """Random images of 10 classes, always the same, so that nothing is downloaded; the tests are the last ones."""
+    import torch
+
+    from lth_cli.data.source import Arrays
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(0, 256, (examples + tests, *shape), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 10, (examples + tests,), generator=generator)
+    return Arrays(inputs[:examples], labels[:examples], inputs[examples:], labels[examples:], 10)
+
+
+def grey(place: object) -> Arrays:
+    """Random images of MNIST's shape, named by import path in configs: `common.grey`."""
+    return random_images((1, 28, 28), 12_000)
+
+
+def coloured(place: object) -> Arrays:
+    """Random images of CIFAR's shape, `common.coloured`."""
+    return random_images((3, 32, 32), 12_800)
 
 
 def mean_and_spread(values: Sequence[float], scale: float = 100.0, digits: int = 2) -> str:

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import made_on, mean_and_spread, write_result
+from common import made_on, mean_and_spread, random_images, write_result
 
 import lth_cli as lth
 from lth_cli.config.compose import load
-from lth_cli.data.source import Arrays, Place
+from lth_cli.data.source import Arrays
 from lth_cli.experiments.plan import make_plan
 from lth_cli.pruning.controls import control_masks
 from lth_cli.pruning.mask import everything
@@ -226,38 +226,21 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 # --- Speed -------------------------------------------------------------------------------------------------------
 
 
-def grey(place: Place) -> Arrays:
-    """Random images of MNIST's shape."""
-    return _random((1, 28, 28), 12_000)
-
-
-def coloured(place: Place) -> Arrays:
-    """Random images of CIFAR's shape."""
-    return _random((3, 32, 32), 12_800 if THERE else 512)
-
-
-def large(place: Place) -> Arrays:
+def large(place: object) -> Arrays:
     """Random images of ImageNet's shape."""
-    return _random((3, 224, 224), 256 if THERE else 4)
-
-
-def _random(shape: tuple[int, ...], examples: int) -> Arrays:
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randint(0, 256, (examples, *shape), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 10, (examples,), generator=generator)
-    return Arrays(inputs, labels, inputs[:100], labels[:100], 10)
+    return random_images((3, 224, 224), 256 if THERE else 4, tests=4)
 
 
 NETS = {
     "ResNet-20, SGD, 128, crop and flip": [
         "dataset=cifar10",
-        "dataset._target_=gpu.coloured",
+        "dataset._target_=common.coloured",
         "model=resnet20",
         "optimizer=sgd",
         "optimizer.momentum=0.9",
         "training.batch_size=128",
     ],
-    "LeNet-300-100, Adam, 60": ["dataset=mnist", "dataset._target_=gpu.grey", "training.batch_size=60"],
+    "LeNet-300-100, Adam, 60": ["dataset=mnist", "dataset._target_=common.grey", "training.batch_size=60"],
     "transformer, 4 blocks of 128, Adam, 64 x 64": [
         "experiment=gpt_characters",
         "model.width=128",
@@ -266,7 +249,7 @@ NETS = {
     ],
     "VGG-16, SGD, 128, crop and flip": [
         "dataset=cifar10",
-        "dataset._target_=gpu.coloured",
+        "dataset._target_=common.coloured",
         "model=vgg16",
         "optimizer=sgd",
         "optimizer.momentum=0.9",

@@ -64,7 +64,7 @@ def main() -> None:
 def _trainers(images: str, overrides: list[str], threads: int) -> dict[str, Trainer]:
     shared = [
         f"dataset={'mnist' if images == 'grey' else 'cifar10'}",
-        f"dataset._target_=step_beside.{images}",
+        f"dataset._target_=common.{images}",
         "training.length=100ep",
         f"threads={threads}",
         "device=cpu",

@@ -16,22 +16,19 @@ import time
 from pathlib import Path
 
 import torch
-from common import made_on, write_result
+from common import made_on, random_images, write_result
 from torch import nn
 from torch.nn import functional
 
 import lth_cli as lth
-from lth_cli.data.source import Arrays, Place
+from lth_cli.data.source import Arrays
 
 BATCH = 128
 
 
-def images(place: Place) -> Arrays:
+def images(place: object) -> Arrays:
     """Random images of MNIST's shape and numbers."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randint(0, 256, (70_000, 1, 28, 28), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 10, (70_000,), generator=generator)
-    return Arrays(inputs[:60_000], labels[:60_000], inputs[60_000:], labels[60_000:], 10)
+    return random_images((1, 28, 28), 60_000, tests=10_000)
 
 
 def by_hand(arrays: Arrays, epochs: int) -> float:
@@ -96,7 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    arrays = images(Place(None, Path(), download=False, workers=0))
+    arrays = images(None)
     bare: list[float] = []
     dense: list[float] = []
     masked: list[float] = []

@@ -121,7 +121,7 @@ def _serve(case: str, masked: bool, threads: int) -> None:
     from lth_cli.training.loop import Trainer, initial_state
 
     overrides, steps = CASES[case]
-    name = f"{Path(__file__).stem}.{'grey' if case.startswith('LeNet') else 'coloured'}"
+    name = f"common.{'grey' if case.startswith('LeNet') else 'coloured'}"
     config = load(
         "train", [*overrides, f"dataset._target_={name}", f"threads={threads}", "device=cpu"]
     ).config
@@ -139,27 +139,6 @@ def _serve(case: str, masked: bool, threads: int) -> None:
         trainer.run(trainer.step + steps, never, lambda step, loss: None)
         torch.zeros(1).item()
         print(time.perf_counter() - begun, flush=True)
-
-
-def grey(place: object) -> object:
-    """Random images of MNIST's shape; named by import path above."""
-    return _random((1, 28, 28))
-
-
-def coloured(place: object) -> object:
-    """Random images of CIFAR's shape."""
-    return _random((3, 32, 32))
-
-
-def _random(shape: tuple[int, ...]) -> object:
-    import torch
-
-    from lth_cli.data.source import Arrays
-
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randint(0, 256, (12_800, *shape), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 10, (12_800,), generator=generator)
-    return Arrays(inputs, labels, inputs[:1000], labels[:1000], 10)
 
 
 def _commit(folder: Path) -> str:

@@ -14,31 +14,22 @@ import time
 from collections.abc import Callable
 
 import torch
+from common import grey
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from lth_cli.config.compose import load
-from lth_cli.config.schema import DataPlace
 from lth_cli.data.batches import labelled
-from lth_cli.data.source import Arrays, Place, open_place
+from lth_cli.data.source import Arrays
 from lth_cli.experiments.plan import make_plan
 from lth_cli.pruning.controls import control_masks
 from lth_cli.pruning.mask import everything
 from lth_cli.training.loop import Trainer, initial_state
 from lth_cli.training.trajectory import Trajectory
 
-EXAMPLES = 12_000
 BATCH = 60
-
-
-def random_images(place: Place) -> Arrays:
-    """Random images of MNIST's shape; named by import path in the config below."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randint(0, 256, (EXAMPLES, 1, 28, 28), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 10, (EXAMPLES,), generator=generator)
-    return Arrays(inputs, labels, inputs[:1000], labels[:1000], 10)
 
 
 class _Images(Dataset[tuple[torch.Tensor, int]]):
@@ -110,7 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     overrides = [
         "dataset=mnist",
-        f"dataset._target_={__name__}.random_images",
+        "dataset._target_=common.grey",
         f"training.batch_size={BATCH}",
         f"threads={options.threads}",
     ]
@@ -123,7 +114,7 @@ def main() -> None:
     changing = make_plan(
         load("train", [*overrides, "sparse_training=rigl", "sparse_training.density=0.5"]).config
     ).dense
-    arrays = random_images(open_place(DataPlace()))
+    arrays = grey(None)
     loops: dict[str, Callable[[], None]] = {
         "bare loop, dense": lambda: bare(dense, options.steps),
         "lth, dense": lambda: trained_by_lth(dense, options.steps),

@@ -15,6 +15,7 @@ from lth_cli.cli.signals import Signals
 from lth_cli.config import compose
 from lth_cli.config.compose import Point
 from lth_cli.config.errors import ConfigError, RequestError
+from lth_cli.config.named import SURROUNDINGS
 from lth_cli.config.points import load_all
 from lth_cli.experiments.session import stored_config
 from lth_cli.report import show
@@ -34,17 +35,7 @@ _INSTEAD = {
 # What a run was asked for beside its training, which one that goes on from it is asked for, too.
 _GOES_ON = ("controls", "checkpoint")
 # Keys that say where or how, not what: they make no part of a run's name.
-_UNNAMED = (
-    "name",
-    "runs_dir",
-    "device",
-    "threads",
-    "data",
-    "checkpoint",
-    "evaluation",
-    "launcher",
-    "loggers",
-)
+_UNNAMED = ("name", "device", "threads", "evaluation", *SURROUNDINGS)
 
 
 def launch(

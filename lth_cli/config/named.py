@@ -25,6 +25,10 @@ def is_group(name: str) -> bool:
     return name not in ("analysis", "experiment", "launcher") and (packaged_configs() / name).is_dir()
 
 
+SURROUNDINGS = ("runs_dir", "data", "checkpoint", "launcher", "cuda_graphs", "loggers")
+"""Keys of the config that change no number: where things lie, how a run is kept, started and watched."""
+
+
 def option_of(group: str, section: Mapping[str, Any], typed: Sequence[str] = ()) -> str:
     """The option of a group that a stored section was made of.
 

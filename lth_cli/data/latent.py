@@ -48,20 +48,14 @@ def latent(
             ("dataset.dimension", f"{dimension} is more than the {values} values of an example")
         )
 
-    def drawn(what: str, *shape: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derive_seed(seed, f"latent {what}"))
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    def source(what: str) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(seed, f"latent {what}"))
 
-    hidden = (
-        2
-        * torch.rand(
-            num_samples,
-            dimension,
-            generator=torch.Generator().manual_seed(derive_seed(seed, "latent examples")),
-            dtype=torch.float64,
-        )
-        - 1
-    )
+    def drawn(what: str, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=source(what), dtype=torch.float64)
+
+    uniform = torch.rand(num_samples, dimension, generator=source("examples"), dtype=torch.float64)
+    hidden = 2 * uniform - 1
     scale = 3.0 / dimension**0.5
     examples = torch.tanh(scale * hidden @ drawn("A", dimension, _HIDDEN)) @ drawn("B", _HIDDEN, values)
     scores = torch.tanh(scale * hidden @ drawn("C", dimension, _HIDDEN)) @ drawn("D", _HIDDEN, classes)

@@ -15,6 +15,7 @@ from typing import Any
 from lth_cli.config.compose import validate
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.metrics import Metric, noting
+from lth_cli.config.named import SURROUNDINGS
 from lth_cli.config.schema import Config
 from lth_cli.experiments.environment import describe_machine, git_commit, own_code_git
 from lth_cli.experiments.kept_scores import keep_scores, with_kept_scores, without_places_of_scores
@@ -39,7 +40,7 @@ from lth_cli.training.trajectory import Trajectory
 
 _TRIES = 10  # the shared store may be deleted between a training and the links to its states
 # What may change between two runs of the same command without making it another experiment.
-_FREE_KEYS = ("name", "runs_dir", "data", "checkpoint", "launcher", "cuda_graphs", "loggers")
+_FREE_KEYS = ("name", *SURROUNDINGS)
 
 
 class SessionObserver(Observer):

@@ -66,7 +66,7 @@ class Chart:
         title: in words.
         x: label of the axis, with the unit.
         y: likewise.
-        curves: at least one, each with a place.
+        curves: each with a place.
         log: whether the x axis is logarithmic.
         log_y: likewise.
         falling: whether x falls from left to right, as densities do in papers.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lth_cli.config.errors import LthError
-from lth_cli.config.named import flat
+from lth_cli.config.named import SURROUNDINGS, flat
 from lth_cli.report.layout import Column, print_table
 from lth_cli.store.runs import Run
 
@@ -19,7 +19,7 @@ ABSENT = None
 """Where a run has no such key."""
 _WHOLE = 24  # cells: values up to here are shown whole, in further tables where there is no room beside
 _NAMES = ("name",)  # of the run: differs always
-_PLACES = ("name", "runs_dir", "device", "threads", "data", "launcher")  # say nothing of the experiment
+_PLACES = ("name", "device", "threads", *SURROUNDINGS)  # say nothing of the experiment
 
 
 @dataclass(frozen=True)

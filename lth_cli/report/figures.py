@@ -79,9 +79,9 @@ def chart_figure(
         axes = figure.add_subplot()
         groups = sorted({curve.group for curve in chart.curves})
         shades = colormaps["viridis"]
+        marked = all(len(curve.places) <= 40 for curve in chart.curves)
         for curve in chart.curves:
             place = groups.index(curve.group)
-            marked = max(len(curve.places) for curve in chart.curves) <= 40
             spreads = [place.spread for place in curve.places]
             axes.errorbar(
                 [place.x for place in curve.places],
@@ -106,7 +106,8 @@ def chart_figure(
         axes.set_xlabel(chart.x)
         axes.set_ylabel(chart.y)
         axes.grid(alpha=0.3)
-        figure.legend(loc="outside right upper", frameon=False, fontsize=0.85 * look.font_size)
+        if chart.curves:
+            figure.legend(loc="outside right upper", frameon=False, fontsize=0.85 * look.font_size)
         return save_figure(figure, stem, endings)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
-from lth_cli.report.figures import new_figure, save_figure
+from lth_cli.report.curves import Chart, Curve, Place
+from lth_cli.report.figures import chart_figure
 from lth_cli.report.layout import Column, print_table
 from lth_cli.store.files import make_folder, write_text
 from lth_cli.store.runs import Run
@@ -128,21 +129,17 @@ def print_sequence(rows: Sequence[Row], folder: Path, baseline: bool) -> None:
 
 
 def _draw(rows: Sequence[Row], stem: Path) -> None:
-    figure = new_figure()
-    axes = figure.add_subplot()
+    curves: list[Curve] = []
     for label, cost, score in (
         ("without teachers", "total_plain", "plain_accuracy"),
         ("taught, teachers free", "total_free", "accuracy"),
         ("taught, teachers amortised", "total_amortised", "accuracy"),
     ):
-        points = [(row[cost], 100 * row[score]) for row in rows if row[cost] is not None]
-        if len(points) > 1:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=label)
-    axes.set_xlabel("total cost (seconds of training)")
-    axes.set_ylabel("test accuracy (%)")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    save_figure(figure, stem)
+        places = [Place(row[cost], 100 * row[score], None, 1) for row in rows if row[cost] is not None]
+        if len(places) > 1:
+            curves.append(Curve(label, len(curves), 0, tuple(places)))
+    title, x = "accuracy against total cost", "total cost (seconds of training)"
+    chart_figure(Chart(stem.name, title, x, "test accuracy (%)", tuple(curves)), stem)
 
 
 def _seconds(run: Run) -> float:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lth_cli.config.errors import RequestError
 from lth_cli.config.metrics import Metric
-from lth_cli.config.named import flat
+from lth_cli.config.named import SURROUNDINGS, flat
 from lth_cli.store.index import Entry
 from lth_cli.store.results import Row
 from lth_cli.store.runs import Run
@@ -18,17 +18,7 @@ from lth_cli.store.runs import Run
 Axis = Literal["density", "parameters", "madds"]
 """What is left of a network, as columns of `results.csv` call it."""
 
-_NOT_THE_EXPERIMENT = (
-    "name",
-    "runs_dir",
-    "seed",
-    "seeds",
-    "data",
-    "checkpoint",
-    "launcher",
-    "cuda_graphs",
-    "loggers",
-)
+_NOT_THE_EXPERIMENT = ("name", "seed", "seeds", *SURROUNDINGS)
 
 
 class Sample:

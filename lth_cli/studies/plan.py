@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lth_cli.config.errors import ConfigError, RequestError
+from lth_cli.config.named import SURROUNDINGS
 from lth_cli.studies.finding import Found
 from lth_cli.studies.schema import Changes, Next, Profile
 
 # Where and how, not what: no part of a study's folder, and given to every step that takes them.
-_PLACES = ("runs_dir", "data", "device", "threads", "launcher", "checkpoint")
+_PLACES = ("device", "threads", *SURROUNDINGS)
 _TAKES = {
     "train": _PLACES,
     "prune": _PLACES,
-    "rewind": ("runs_dir", "data", "launcher", "checkpoint"),
+    "rewind": SURROUNDINGS,
     "analyze": ("runs_dir", "data", "device"),
 }
 _UNUSED = {"train": ("pruning", "rewind", "controls", "control", "rounds"), "prune": ("control", "rounds")}

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lth_cli.report.curves import Chart, Curve, Place
+from lth_cli.report.figures import chart_figure
 from lth_cli.store.files import make_folder, write_sealed, write_text
 from lth_cli.studies.claims import Unknown, holds
 from lth_cli.studies.plan import StudyPlan
+from lth_cli.studies.schema import Figure
 from lth_cli.studies.tables import Pivot
 
 _SURE = {"verified": "verified", "secondary": "from a secondary source", "recalled": "recalled, not re-read"}
@@ -157,41 +160,31 @@ def write(
         writer.writerows(rows_of(table))
         write_text(folder / f"{name}.csv", text.getvalue())
     for name, figure in plan.found.study.figures.items():
-        _draw(tables[figure.table], figure.x, figure.log, folder / name)
+        chart_figure(_chart(name, tables[figure.table], figure), folder / name)
     write_sealed(folder / "study.json", as_json(plan, tables, verdicts))
     path = folder / "report.md"
     write_text(path, markdown(plan, tables, verdicts, seeds))
     return path
 
 
-def _draw(table: Pivot, x: str, log: bool, stem: Path) -> None:
-    """A line a column; rows that are no numbers are left out."""
-    from lth_cli.report.figures import new_figure, save_figure
-
-    figure = new_figure()
-    axes = figure.add_subplot()
-    for column in table.columns:
-        points = [
-            (float(number[0]), table.cells[row, column])
-            for row in table.rows
-            if (number := _NUMBER.match(row)) and (row, column) in table.cells
-        ]
-        if points:
-            axes.errorbar(
-                [at for at, _ in points],
-                [cell.mean for _, cell in points],
-                yerr=[cell.spread or 0.0 for _, cell in points],
-                label=column,
-                marker="o",
-                markersize=3.5,
-                capsize=2,
-            )
-    if log:
-        axes.set_xscale("log")
-    axes.set_xlabel(x or table.spec.rows)
+def _chart(name: str, table: Pivot, figure: Figure) -> Chart:
+    """A table as lines, a column each; rows that are no numbers are left out."""
     unit = f" ({table.spec.unit})" if table.spec.unit else ""
-    axes.set_ylabel(table.spec.metric.replace("_", " ") + unit)
-    axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False)
-    save_figure(figure, stem)
+    curves = []
+    for group, column in enumerate(table.columns):
+        places = tuple(
+            Place(float(number[0]), cell.mean, cell.spread, len(cell.values))
+            for row in table.rows
+            if (number := _NUMBER.match(row)) and (cell := table.cells.get((row, column))) is not None
+        )
+        if places:
+            curves.append(Curve(column, group, 0, places))
+    return Chart(
+        name,
+        table.spec.title,
+        figure.x or table.spec.rows,
+        table.spec.metric.replace("_", " ") + unit,
+        tuple(curves),
+        log=figure.log,
+        falling=figure.log,
+    )

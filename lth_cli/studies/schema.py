@@ -139,7 +139,9 @@ class Figure(_Part):
 
     table: str
     x: str = Field("", description="Words for the axis; rows must be numbers.")
-    log: bool = False
+    log: bool = Field(
+        False, description="Logarithmic and falling from left to right, as of weights remaining."
+    )
 
 
 class Claim(_Part):

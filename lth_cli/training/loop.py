@@ -295,16 +295,11 @@ class Trainer:
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Leave the gradients of the mean loss of the batch in the parameters, and return that loss."""
-        if self._teaching is None:
-            seen = self._seen(batch)
-            return self._backward(seen) if self._graphs is None else self._graphs(self._backward, seen)
-        loss = self._loss(self.model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        seen = self._seen(batch)
+        return self._backward(seen) if self._graphs is None else self._graphs(self._backward, seen)
 
     def _backward(self, seen: Batch) -> Tensor:
-        objective = self.trajectory.recipe.objective
-        loss = objective.loss(answer(self.model, objective, seen, self.execution), seen)
+        loss = self._loss(self.model, seen)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -315,17 +310,18 @@ class Trainer:
         return ours and is_known(self.model) and self._teaching is None
 
     def _seen(self, batch: Batch) -> Batch:
+        """What of a batch the present step is about; see `Objective.view`."""
         recipe = self.trajectory.recipe
         return recipe.objective.view(batch, self.step, recipe.seeds["augment"])
 
-    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def _loss(self, model: nn.Module, seen: Batch) -> Tensor:
         """Mean loss of a batch, or a part of one: the objective's, and on answers of teachers where there are any."""
-        objective, seen = self.trajectory.recipe.objective, self._seen(batch)
+        objective = self.trajectory.recipe.objective
         outputs = answer(model, objective, seen, self.execution)
         task = objective.loss(outputs, seen)
         if self._teaching is None:
             return task
-        return self._teaching.mixed(task, outputs, self.step, batch["inputs"])
+        return self._teaching.mixed(task, outputs, self.step, seen["inputs"])
 
     def _check_losses(self) -> None:
         """Read the losses since the last check, in one transfer."""

@@ -195,7 +195,7 @@ class ParallelTrainer(Trainer):
         start, stop = self._part.bounds(count)
         for layer in self._normalizations:
             layer.counts = start < stop
-        loss = self._loss(self._parallel, batch)
+        loss = self._loss(self._parallel, self._seen(batch))
         share = loss * ((stop - start) / count)
         # DDP takes the mean over the ranks.
         (share * self._ranks.size).backward()  # type: ignore[no-untyped-call]

@@ -105,7 +105,7 @@ def write_page(
         title=title,
         subtitle=_subtitle(ordered),
         skipped=skipped,
-        charts=[_told(chart) for chart in charts.all],
+        charts=[_told(chart, with_numbers=chart in charts.layers) for chart in charts.all],
         results=results,
         learning=curves,
         layers=of_layers,
@@ -147,8 +147,9 @@ def _plain(chart: Chart) -> dict[str, Any]:
     return {**plain, "logY": plain.pop("log_y")}
 
 
-def _told(chart: Chart) -> dict[str, Any]:
-    rows = chart.rows()
+def _told(chart: Chart, *, with_numbers: bool) -> dict[str, Any]:
+    """What stands beside a chart; numbers where no table of the page has them."""
+    rows = chart.rows() if with_numbers else []
     headings = ("curve", chart.x, chart.y, "spread")
     cells = [[_number(row[heading]) for row in rows] for heading in headings]
     return {
@@ -157,6 +158,7 @@ def _told(chart: Chart) -> dict[str, Any]:
         "numbers": [
             Column(heading, column, right=heading != "curve")
             for heading, column in zip(headings, cells, strict=True)
+            if rows
         ],
     }
 
