@@ -5,6 +5,8 @@ import random
 
 import pytest
 
+from lth_cli.data.source import Place
+
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'lth-cli[language]'")
 
 WORDS = (
@@ -12,6 +14,12 @@ WORDS = (
     *("film", "plot", "the", "a", "was", "is", "very", "so", "not", "and"),
 )
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A place whose root and cache lie in the test's folder."""
+    return Place(root=tmp_path, cache=tmp_path / "cache", download=False, workers=0)
 
 
 @pytest.fixture(scope="session")
