@@ -167,6 +167,11 @@ class Rewind(Section):
         None,
         description="Steps of a retraining; null is as many as lie between rewind.to and training.length.",
     )
+    carry: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        description="Tensors that go on from the end of the round before instead of being rewound: output (layer) or "
+        "patterns of tensor names, as the task head of BERT tickets.",
+    )
     isometry: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
         0,
         description="Iterations that make the kept weights approximately isometric before a retraining, without data "
@@ -185,10 +190,11 @@ class Control(Section):
         "density over all layers. even: with its density in each layer. inverted: the smallest weights of the dense "
         "network, as many a layer.",
     )
-    start: Literal["rewind", "end", "reinit", "keep_signs"] = Field(
+    start: Literal["rewind", "end", "own", "reinit", "keep_signs", "permuted"] = Field(
         "rewind",
-        description="end: the trained weights of the ticket's own round. reinit: newly drawn ones. keep_signs: newly "
-        "drawn magnitudes with the rewound signs.",
+        description="end: the trained weights of the ticket's own round. own: those of this config's dense training at "
+        "rewind.to, on its data. reinit: newly drawn ones. keep_signs: newly drawn magnitudes with the rewound signs. "
+        "permuted: the rewound weights, with masked tensors of repeated blocks exchanged between these.",
     )
 
 
@@ -200,6 +206,7 @@ CONTROLS = {
     "inverted": Control(mask="inverted"),
     "reinit": Control(start="reinit"),
     "keep_signs": Control(start="keep_signs"),
+    "permuted": Control(start="permuted"),
 }
 
 
@@ -208,13 +215,13 @@ class Controls(Section):
 
     kinds: list[
         Annotated[
-            Literal["reinit", "random", "random_global", "even", "inverted", "keep_signs"],
+            Literal["reinit", "random", "random_global", "even", "inverted", "keep_signs", "permuted"],
             BeforeValidator(_one_name),
         ]
     ] = Field(
         default_factory=list,
-        description="reinit and keep_signs: same masks, new weights. random (or shuffle), random_global, even, "
-        "inverted: other masks, rewound weights.",
+        description="reinit, keep_signs and permuted: same masks, other weights. random (or shuffle), random_global, "
+        "even, inverted: other masks, rewound weights.",
     )
     rounds: RoundRange = Field(
         "all", description="Rounds that get controls: all, last, or for example 3,5-8."

@@ -187,8 +187,13 @@ class Training(Section):
 
 
 class Pretrain(Section):
-    """Another training before the first step of the dense one; its end is where the dense one starts."""
+    """Another training before the first step of the dense one, or weights from elsewhere: its start."""
 
+    weights: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Weights to start from: a file, or a folder with model.safetensors, or a state of a run "
+        "(RUN:0@end). Tensors of the head that are not among them are drawn anew.",
+    )
     length: Steps = Field(
         Duration(), description="Steps of the pre-training, in its own epochs; 0 is none at all."
     )
@@ -202,6 +207,12 @@ class Pretrain(Section):
         None, description="Over the length of the pre-training; null is that of the training."
     )
     batch_size: Annotated[int, Field(ge=1)] | None = Field(None, description="Null is that of the training.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Pretrain:
+        if self.weights is not None and self.length:
+            raise ValueError("pretrain.weights and pretrain.length exclude each other; leave one of them out")
+        return self
 
 
 class OwnMetric(Component):

@@ -14,7 +14,7 @@ class Spec:
     Attributes:
         shapes: of each of its tensors by name, without the batch dimension.
         dtypes: of each, as torch names them: `float32`, `int64`.
-        sizes: what it counts, by name: `classes`, `vocabulary`.
+        sizes: what it counts, by name: `classes`, `vocabulary`; of texts also the numbers of `SPECIAL` tokens.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -39,6 +39,15 @@ class Spec:
             {"inputs": "float32", "labels": "int64"},
             {"classes": classes},
         )
+
+
+SPECIAL = ("padding", "unknown", "begin", "end", "mask")
+"""Tokens that stand for no word, by what they are for."""
+
+
+def special_tokens(spec: Spec) -> dict[str, int]:
+    """The numbers of the special tokens that data of texts have, by what they are for."""
+    return {name: spec.sizes[name] for name in SPECIAL if name in spec.sizes}
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,24 @@ from lth_cli.config.values import exact
 from lth_cli.experiments.plan import Plan, make_plan
 from lth_cli.experiments.session import Session, Task
 from lth_cli.experiments.teachers import keep_teachers, with_teachers
+from lth_cli.experiments.weights import with_weights
+from lth_cli.models.blocks import repeated_blocks
 from lth_cli.pruning.controls import control_masks
 from lth_cli.pruning.mask import Masks, count, everything
 from lth_cli.pruning.round import finished, next_masks, try_score
 from lth_cli.store.runs import Run
 from lth_cli.training.loop import initial_state
 from lth_cli.training.probe import BriefProbe, TrainingProbe
-from lth_cli.training.trajectory import FromState, Initial, KeptSigns, Start, Teacher, Trajectory
+from lth_cli.training.trajectory import (
+    Carried,
+    FromState,
+    Initial,
+    KeptSigns,
+    Permuted,
+    Start,
+    Teacher,
+    Trajectory,
+)
 
 
 def train_task(config: schema.Config, run: Run | None = None) -> Task:
@@ -35,7 +46,7 @@ def train_task(config: schema.Config, run: Run | None = None) -> Task:
                 f"{relative[0]} is for the rounds of lth prune and lth rewind; name a run",
             )
         )
-    return Task("train", with_teachers(make_plan(config), run), train, trainings=1)
+    return Task("train", with_teachers(with_weights(make_plan(config), run), run), train, trainings=1)
 
 
 def prune_task(config: schema.Config, run: Run | None = None) -> Task:
@@ -49,7 +60,9 @@ def prune_task(config: schema.Config, run: Run | None = None) -> Task:
         if goes_on_by_itself(config.rewind, schema.CONTROLS[kind]):
             check_own_rounds(f"the control {kind}", config.rewind, controlled, "controls.rounds")
     trainings = 1 + config.pruning.rounds + len(config.controls.kinds) * len(controlled)
-    plan = with_teachers(make_plan(config), run)
+    plan = with_teachers(with_weights(make_plan(config), run), run)
+    if "permuted" in config.controls.kinds:
+        check_blocks(plan, plan.prunable, "controls.kinds")
     size = sum(math.prod(shape) for shape in plan.prunable_shapes.values())
     told = [
         text for text in (_short_of_density(config.pruning, size), _idle_allocation(config.pruning)) if text
@@ -116,6 +129,21 @@ def refuse_other_masks(config: schema.Config, kinds: Sequence[str], key: str = "
         )
 
 
+def check_blocks(plan: Plan, names: Sequence[str], key: str) -> None:
+    """Refuse to exchange tensors of repeated blocks where there are none.
+
+    Raises:
+        ConfigError: at `key`.
+    """
+    if not repeated_blocks({name: plan.shapes[name] for name in names}):
+        raise ConfigError(
+            (
+                key,
+                f"permuted exchanges tensors of blocks that are alike, and {plan.config.model.target} has none",
+            )
+        )
+
+
 def refuse_sparse_training(config: schema.Config, why: str) -> None:
     """Refuse masks that change within a training for rounds that have a mask each.
 
@@ -144,7 +172,7 @@ class Ticket:
     Attributes:
         number: of the round, from 1.
         masks: True = kept.
-        start: where its weights come from.
+        start: where its weights come from, those that are carried on from the round before aside.
         networks: the dense one and that of the round before, trained.
         trajectory: its training.
     """
@@ -219,15 +247,16 @@ def tickets(session: Session) -> Iterator[Ticket]:
         networks: dict[str, Teacher] = {
             name: plan.own_teacher(states[name]) for name in RELATIVE if name in config.distillation.teachers
         }
-        trajectory = plan.retraining(masks, start, networks)
+        trajectory = plan.retraining(
+            masks, Carried(start, plan.carried, before) if plan.carried else start, networks
+        )
         yield Ticket(number, masks, start, networks, trajectory)
 
 
 def train_dense(session: Session, *keep: int, as_far_as: Trajectory | None = None) -> None:
     """Train round 0 of this config, to its end or that of `as_far_as`, and before it what it starts from."""
     plan = session.plan
-    if plan.dense.origin is not None and isinstance(plan.dense.origin.parent, Trajectory):
-        session.train_origin(plan.dense.origin.parent, plan.dense.origin.step)
+    session.train_start(plan.dense)
     masks = plan.dense.masks or everything(plan.prunable_shapes)
     session.train_round(0, as_far_as or plan.dense, masks, keep=(*keep, *plan.keep))
 
@@ -244,7 +273,7 @@ def goes_on_by_itself(rewind: schema.Rewind, control: schema.Control) -> bool:
     which is most of what another mask keeps. So a control with masks of its own has rounds of its own too, as the
     random pruning of Renda et al. 2020 (arXiv:2003.02389) has in their code.
     """
-    rewound = control.start in ("rewind", "keep_signs")
+    rewound = control.start in ("rewind", "keep_signs", "permuted")
     return rewind.technique != "weights" and control.mask != "ticket" and rewound
 
 
@@ -315,8 +344,10 @@ def train_control(
     starts: dict[str, Start] = {
         "rewind": start,
         "end": start,
+        "own": start,
         "reinit": Initial(drawn),
         "keep_signs": KeptSigns(start, drawn),
+        "permuted": Permuted(start, tuple(chosen), derive_seed(seeds["mask"], "control.permuted", number)),
     }
     trajectory = plan.retraining(chosen, starts[control.start], networks)
     nested = nested and (control.mask == "ticket" or by_itself)

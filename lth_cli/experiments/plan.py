@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from torch import nn
+
 from lth_cli.config import schema
 from lth_cli.config.distilling import Distillation
 from lth_cli.config.errors import ConfigError
@@ -30,7 +32,7 @@ from lth_cli.pruning.select import density_of, fraction_of, select_prunable
 from lth_cli.store.files import canonical
 from lth_cli.training import optimizers, precision
 from lth_cli.training.engine import Engine
-from lth_cli.training.freezing import frozen
+from lth_cli.training.freezing import chosen_tensors, frozen
 from lth_cli.training.recipe import Loading, recipe
 from lth_cli.training.trajectory import (
     Distilled,
@@ -64,6 +66,23 @@ class NamedTeacher:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """Weights from elsewhere that the dense training starts from.
+
+    Attributes:
+        name: as they were asked for.
+        label: which they are.
+        of: the state.
+        provide: lets the store of an engine have it.
+    """
+
+    name: str
+    label: str
+    of: FromState
+    provide: Callable[[Engine], None]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything an experiment needs, checked.
 
@@ -82,6 +101,8 @@ class Plan:
         teachers: those that are the same for all rounds; None until `teachers.with_teachers` has found them.
         warnings: what a person should know before the work begins.
         own: metrics of a person's own.
+        carried: tensors that a round takes from the end of the one before.
+        taken: weights from elsewhere; None until `weights.with_weights` has found them.
     """
 
     config: schema.Config
@@ -98,6 +119,8 @@ class Plan:
     teachers: tuple[NamedTeacher, ...] | None = None
     warnings: tuple[str, ...] = ()
     own: tuple[OwnMetric, ...] = ()
+    carried: tuple[str, ...] = ()
+    taken: Taken | None = None
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -333,6 +356,7 @@ def make_plan(config: schema.Config) -> Plan:
         end,
         warnings=schedule_warnings(config, trajectory),
         own=own_metrics(config.evaluation.metrics, made.objective.metrics),
+        carried=_carried(config, model, names),
     )
 
 
@@ -350,6 +374,34 @@ def _check_densities(config: schema.Pruning, shapes: Mapping[str, tuple[int, ...
         check_density(
             config.density, {name: shape for name, shape in shapes.items() if name not in apart}, pattern
         )
+
+
+def _carried(config: schema.Config, model: nn.Module, prunable: Sequence[str]) -> tuple[str, ...]:
+    """Tensors that go on from round to round.
+
+    Raises:
+        ConfigError: at `rewind.carry`: there are none, they are pruned, or all weights go on as it is.
+    """
+    rewind = config.rewind
+    if not rewind.carry:
+        return ()
+    names = chosen_tensors(model, rewind.carry, "rewind.carry")
+    wrong = [name for name in names if name in prunable]
+    if wrong:
+        raise ConfigError(
+            (
+                "rewind.carry",
+                f"{', '.join(wrong)} are pruned; leave them out with pruning.exclude or output_layer=keep",
+            )
+        )
+    for key, value, needed in (
+        ("rewind.technique", rewind.technique, "weights"),
+        ("rewind.optimizer", rewind.optimizer, "fresh"),
+        ("rewind.isometry", rewind.isometry, 0),
+    ):
+        if value != needed:
+            raise ConfigError(("rewind.carry", f"needs {key}={needed}"))
+    return tuple(names)
 
 
 def _check_isometry(config: schema.Config) -> None:

@@ -23,6 +23,7 @@ from lth_cli.store.states import State
 from lth_cli.training.engine import Engine
 from lth_cli.training.trajectory import (
     NOT_HERE,
+    Carried,
     Distilled,
     FromState,
     Initial,
@@ -30,6 +31,7 @@ from lth_cli.training.trajectory import (
     Joined,
     KeptSigns,
     Known,
+    Permuted,
     Start,
     Trajectory,
 )
@@ -244,10 +246,19 @@ def _start(noted: Mapping[str, Any]) -> Start:
         assert isinstance(before, Initial | FromState | KeptSigns)
         return Isometric(before, int(noted["iterations"]), float(noted["rate"]))
     if "signs_of" in noted:
-        parent = noted["signs_of"]
-        return KeptSigns(FromState(Known(parent["trajectory"]), int(parent["step"])), int(noted["init_seed"]))
+        return KeptSigns(_state(noted["signs_of"]), int(noted["init_seed"]))
+    if "carried" in noted:
+        return Carried(_state(noted["onto"]), tuple(noted["carried"]), _state(noted["from"]))
+    if "permuted_of" in noted:
+        of = _state(noted["permuted_of"])
+        return Permuted(of, tuple(noted["permuted"]), int(noted["permuted_seed"]))
     if "init_seed" in noted:
         return Initial(int(noted["init_seed"]))
-    kept = noted.get("optimizer") == "kept"
-    state = FromState(Known(noted["trajectory"]), int(noted["step"]), keeps_optimizer=kept)
+    state = _state(noted)
     return Joined(state, tuple(noted["fresh"]), int(noted["fresh_seed"])) if "fresh" in noted else state
+
+
+def _state(noted: Mapping[str, Any]) -> FromState:
+    """A state as a description notes it."""
+    kept = noted.get("optimizer") == "kept"
+    return FromState(Known(noted["trajectory"]), int(noted["step"]), keeps_optimizer=kept)

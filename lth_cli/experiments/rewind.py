@@ -17,6 +17,7 @@ from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.steps import parse_rounds
 from lth_cli.config.values import MOST_ROUNDS
 from lth_cli.experiments.imp import (
+    check_blocks,
     check_own_rounds,
     goes_on_by_itself,
     refuse_other_masks,
@@ -30,6 +31,7 @@ from lth_cli.experiments.plan import Plan, differences, make_plan, plan_of_store
 from lth_cli.experiments.recorded import noted_teachers
 from lth_cli.experiments.session import Session, Task, stored_config
 from lth_cli.experiments.teachers import fitted, keep_teachers, with_teachers
+from lth_cli.experiments.weights import with_weights
 from lth_cli.pruning.mask import Masks, is_nested
 from lth_cli.store.files import Damaged
 from lth_cli.store.formats import NewerFormat
@@ -95,7 +97,18 @@ def rewind_task(config: schema.Config, run: Run, own: Run | None = None) -> Task
         raise ConfigError(("control.mask", message))
     other = [] if config.control.mask == "ticket" else [config.control.mask]
     refuse_other_masks(config, other, "control.mask")
-    plan = with_teachers(make_plan(config), own, run)
+    if config.rewind.carry:
+        raise ConfigError(
+            (
+                "rewind.carry",
+                "goes on from round to round of lth prune; lth rewind takes each by itself: write rewind.carry=[]",
+            )
+        )
+    if config.control.start == "own" and config.rewind.technique != "weights":
+        raise ConfigError(
+            ("control.start", "own rewinds to weights of its own; it needs rewind.technique=weights")
+        )
+    plan = with_teachers(with_weights(make_plan(config), own, run), own, run)
     numbers = _rounds(run, config.rounds)
     if goes_on_by_itself(config.rewind, config.control):
         check_own_rounds(f"control.mask={config.control.mask}", config.rewind, numbers, "rounds")
@@ -104,6 +117,16 @@ def rewind_task(config: schema.Config, run: Run, own: Run | None = None) -> Task
     networks = {number: _networks(source, plan, number) for number in numbers if number > 0}
     starts = {number: _start(source, plan, number) for number in numbers if number > 0}
     _check_fit(source, plan)
+    if config.control.start == "permuted":
+        for masks in source.masks.values():
+            check_blocks(plan, list(masks), "control.start")
+    if config.control.start == "own" and _dense_steps(source, plan):
+        raise ConfigError(
+            (
+                "control.start",
+                "own uses no state of the source; control.mask=inverted and the teacher dense do",
+            )
+        )
     _check_dense(source, plan, any(numbers))
     _check_optimizer(source, plan)
     program = functools.partial(_retrain, source=source, numbers=numbers, starts=starts, networks=networks)
@@ -159,7 +182,7 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> SourceRun:
     # Places are this person's; where to rewind to is what is asked now.
     here = {name: getattr(plan.config, name) for name in ("data", "rewind", "checkpoint", "sparse_training")}
     stored = stored.model_copy(update=here)
-    ours = plan_of_stored(stored, plan.config)
+    ours = with_weights(plan_of_stored(stored, plan.config), run, kept_only=True)
     first = run.round(0)
     recorded = note.get("dense") or (first.summary["trajectory"] if first.finished else None)
     if recorded is None and "imported" in run.info:  # nothing of the training before its masks came along
@@ -192,7 +215,7 @@ def _check_fit(source: SourceRun, plan: Plan) -> None:
                         "on data of the same shape",
                     )
                 )
-    if plan.config.control.start != "reinit":
+    if plan.config.control.start not in ("reinit", "own"):
         for name in {**plan.shapes, **source.plan.shapes}:
             ours, theirs = plan.shapes.get(name), source.plan.shapes.get(name)
             if ours != theirs:
@@ -200,7 +223,7 @@ def _check_fit(source: SourceRun, plan: Plan) -> None:
                     (
                         "model",
                         f"the weights of {source.run.name} do not fit: {name} is {theirs} there and {ours} here; "
-                        "control.start=reinit needs none of them",
+                        "control.start=own takes those of a dense training of this config, and reinit new ones",
                     )
                 )
 
@@ -211,7 +234,7 @@ def _check_nested(source: SourceRun, plan: Plan) -> None:
     Raises:
         RequestError: a mask keeps what the one of the source's round before prunes.
     """
-    if plan.config.rewind.technique == "weights" or plan.config.control.start in ("end", "reinit"):
+    if plan.config.rewind.technique == "weights" or plan.config.control.start in ("end", "own", "reinit"):
         return
     for number, masks in source.masks.items():
         before = source.run.round(number - 1)
@@ -232,6 +255,8 @@ def _start(source: SourceRun, plan: Plan, number: int) -> FromState:
                 f"control.start=end: {source.run.name} does not have the end of round {number}"
             )
         return FromState(Known(round_.summary["trajectory"]), int(round_.summary["end_step"]))
+    if plan.config.control.start == "own":
+        return FromState(plan.dense, plan.rewind_to)
     dense = FromState(source.dense, source.plan.rewind_to)
     if goes_on_by_itself(plan.config.rewind, plan.config.control):
         return FromState(source.dense, source.plan.dense.end)
@@ -270,7 +295,11 @@ def _dense_steps(source: SourceRun, plan: Plan) -> list[int]:
     """Steps of the source's dense training whose states the retraining needs."""
     control = plan.config.control
     by_itself = goes_on_by_itself(plan.config.rewind, control)
-    weights = plan.config.rewind.technique == "weights" and control.start in ("rewind", "keep_signs")
+    weights = plan.config.rewind.technique == "weights" and control.start in (
+        "rewind",
+        "keep_signs",
+        "permuted",
+    )
     return [
         *([source.plan.rewind_to] if weights else []),
         *([source.scored_at] if control.mask == "inverted" else []),
@@ -333,6 +362,8 @@ def _retrain(
     if steps and isinstance(source.dense, Trajectory):
         keep = source.plan.keep if source.plan.rewind_to in steps else ()
         session.train_origin(source.dense, *steps, *keep)
+    if plan.config.control.start == "own" and source.masks:
+        session.train_origin(plan.dense, plan.rewind_to)
     own: FromState | None = None
     for number in numbers:
         if number == 0:

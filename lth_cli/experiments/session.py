@@ -20,7 +20,7 @@ from lth_cli.config.schema import Config
 from lth_cli.experiments.environment import describe_machine, git_commit, own_code_git
 from lth_cli.experiments.kept_scores import keep_scores, with_kept_scores, without_places_of_scores
 from lth_cli.experiments.ledger import ledger
-from lth_cli.experiments.plan import Plan, differences
+from lth_cli.experiments.plan import Plan, Taken, differences
 from lth_cli.experiments.predictions import keep_predictions
 from lth_cli.experiments.processes import trainers
 from lth_cli.experiments.space import shortage
@@ -36,7 +36,7 @@ from lth_cli.store.runs import Run, now
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.engine import Advanced, Engine, Interrupted, Observer
 from lth_cli.training.loop import Diverged
-from lth_cli.training.trajectory import Trajectory
+from lth_cli.training.trajectory import FromState, Trajectory
 
 _TRIES = 10  # the shared store may be deleted between a training and the links to its states
 # What may change between two runs of the same command without making it another experiment.
@@ -164,17 +164,61 @@ class Session:
         Its own origin comes first, so that the run can be rewound further wherever it is copied to.
 
         Returns:
-            How many trainings lie behind it.
+            How many trainings and weights from elsewhere lie behind it.
         """
-        number = 0
-        if trajectory.origin is not None and isinstance(trajectory.origin.parent, Trajectory):
-            number = 1 + self.train_origin(trajectory.origin.parent, trajectory.origin.step)
+        number = 1 + self.train_start(trajectory)
         round_ = self.run.origin(number)
         if self._finished(round_, trajectory):
             self._adopt(round_, trajectory)
         else:
             self._train(round_, trajectory, None, max(steps), steps, nested=True)
         return number
+
+    def train_start(self, trajectory: Trajectory) -> int:
+        """Have what a training starts from: another training, or weights from elsewhere.
+
+        Returns:
+            The number of that among the run's origins; -1 where it starts from nothing.
+        """
+        origin, taken = trajectory.origin, self.plan.taken
+        if origin is None:
+            return -1
+        if isinstance(origin.parent, Trajectory):
+            return self.train_origin(origin.parent, origin.step)
+        if taken is None or origin.parent.identity != taken.of.parent.identity:
+            return -1
+        self._keep_taken(taken)
+        return 0
+
+    def _keep_taken(self, taken: Taken) -> None:
+        """Keep weights from elsewhere in the run, so that it can always be gone on with and repeated."""
+        identity, step, folder = taken.of.parent.identity, taken.of.step, self.run.origin(0)
+        taken.provide(self.engine)
+        if not (folder.finished and folder.summary["trajectory"] == identity):
+            description = keep_state(self.engine, folder, taken.of)
+            weights = self.engine.state(taken.of.parent, step).weights
+            whole = mask_room.everything(
+                {name: tuple(weights[name].shape) for name in self.plan.prunable if name in weights}
+            )
+            folder.save_masks(whole)
+            folder.write_summary(
+                {
+                    "round": 0,
+                    "density": 1.0,
+                    "sparsity": 0.0,
+                    "densities": mask_room.layer_densities(whole),
+                    "kept": mask_room.layer_counts(whole),
+                    "trajectory": identity,
+                    "description": description,
+                    "start_step": step,
+                    "end_step": step,
+                    "steps_trained": 0,
+                    "steps_reused": 0,
+                }
+            )
+        note = {"name": taken.name, "label": taken.label, "trajectory": identity, "step": step}
+        if self.run.info.get("weights") != note:
+            self.run.update(weights=note)
 
     def _adopt(self, round_: Round, trajectory: Trajectory) -> None:
         """Let the shared store have the states of a finished round, should it have been deleted."""
@@ -262,6 +306,27 @@ class Session:
                 "cost": ledger(trajectory, masks, end, advanced.spans),
             }
         )
+
+
+def keep_state(engine: Engine, folder: Round, of: FromState) -> dict[str, Any]:
+    """Link a state from elsewhere into its folder of a run; again where the store is deleted meanwhile.
+
+    Returns:
+        The description of its training.
+
+    Raises:
+        LthError: it can be neither read nor trained.
+    """
+    for _ in range(_TRIES):
+        engine.state(of.parent, of.step)
+        try:
+            folder.add_checkpoint(of.step, engine.store.state_path(of.parent.identity, of.step))
+        except Gone:
+            continue
+        description = engine.store.description(of.parent.identity)
+        if description is not None:
+            return description
+    raise LthError(f"{engine.store.root} is deleted again and again while a state is taken from it")
 
 
 def row(summary: dict[str, Any]) -> dict[str, Any]:

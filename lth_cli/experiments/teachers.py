@@ -18,10 +18,9 @@ from lth_cli.config.spec import Interface
 from lth_cli.config.values import Component
 from lth_cli.experiments.plan import NamedTeacher, Plan
 from lth_cli.experiments.recorded import open_reference, score
-from lth_cli.experiments.session import stored_config
+from lth_cli.experiments.session import keep_state, stored_config
 from lth_cli.models.build import build
-from lth_cli.store.files import Gone, digest, remove_tree, writing
-from lth_cli.store.rounds import Round
+from lth_cli.store.files import digest, remove_tree, writing
 from lth_cli.store.runs import Run, list_runs
 from lth_cli.store.states import State
 from lth_cli.store.sweeps import find_sweep
@@ -31,7 +30,6 @@ from lth_cli.training.engine import Engine
 from lth_cli.training.trajectory import FromState, Known, Teacher
 
 _KEY = "distillation.teachers"
-_TRIES = 10  # the shared store may be deleted while a state is taken from it
 
 
 def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None) -> Plan:
@@ -93,30 +91,12 @@ def keep_teachers(plan: Plan, run: Run, engine: Engine) -> None:
             # A killed process may have kept what the name stood for then.
             with writing(folder.folder):
                 remove_tree(folder.folder)
-            description = _keep(engine, folder, of)
+            description = keep_state(engine, folder, of)
             folder.write_summary({"trajectory": of.parent.identity, "description": description, **note})
         _adopt(engine, run=run, number=number)
         noted.setdefault(named.name, []).append(note)
     if run.info.get("teachers", {}) != noted:
         run.update(teachers=noted)
-
-
-def _keep(engine: Engine, folder: Round, of: FromState) -> dict[str, Any]:
-    """Link a teacher's state into its folder, and return its description; again where the store is deleted meanwhile.
-
-    Raises:
-        LthError: it can be neither read nor trained.
-    """
-    for _ in range(_TRIES):
-        engine.state(of.parent, of.step)
-        try:
-            folder.add_checkpoint(of.step, engine.store.state_path(of.parent.identity, of.step))
-        except Gone:
-            continue
-        description = engine.store.description(of.parent.identity)
-        if description is not None:
-            return description
-    raise LthError(f"{engine.store.root} is deleted again and again while a teacher is taken from it")
 
 
 def _kept(run: Run | None) -> dict[str, list[NamedTeacher]]:

@@ -22,6 +22,7 @@ _TRUSTED = {
     "model": ("lth_cli.models.", "torchvision.models."),
     "dataset": ("lth_cli.data.",),
     "objective": ("lth_cli.objectives.",),
+    "evaluation.metrics": ("lth_cli.objectives.text_metrics.",),
     "optimizer": ("torch.optim.", "lth_cli.training.decoupled_sgd."),
     "update": ("lth_cli.training.updates.",),
     "sparse_training": ("lth_cli.pruning.policies.", "lth_cli.pruning.straight_through."),

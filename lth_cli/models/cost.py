@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lth_cli.config import schema
 from lth_cli.config.spec import Interface
 from lth_cli.models.build import build, check_fit
-from lth_cli.models.layers import weighted_layers
+from lth_cli.models.layers import outputs_of, weighted_layers
 
 _TAKEN = ("query", "key", "value")
 _EXAMPLES = 2  # on which `check_fit` tries a model
@@ -98,8 +98,7 @@ def cost_of(model: nn.Module, interface: Interface) -> Cost:
         products[name] = products.get(name, 0) + count
 
     def layer_used(place: str, layer: Any, _: Any, out: Tensor) -> None:
-        outputs = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-        add(layer.weight, f"{place}.weight", layer.weight.numel() * (out.numel() // outputs))
+        add(layer.weight, f"{place}.weight", layer.weight.numel() * (out.numel() // outputs_of(layer)))
 
     def attention_used(place: str, attention: Any, given: Any, by_name: Any) -> None:
         taken = dict(zip(_TAKEN, given, strict=False)) | by_name

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional
 
-from lth_cli.config.metrics import ACCURACY
+from lth_cli.config.metrics import ACCURACY, Metric
 from lth_cli.config.spec import Interface, Spec
 from lth_cli.objectives.objective import Batch, Loss, Objective, mean_of, require
 
@@ -20,7 +20,7 @@ class Classification(Objective):
         loss: a person's own, (logits, batch) -> mean over the batch; evaluation reports the cross-entropy all the same.
     """
 
-    metrics = (ACCURACY,)
+    metrics: tuple[Metric, ...] = (ACCURACY,)
 
     def __init__(self, *, label_smoothing: float = 0.0, loss: Loss | None = None) -> None:
         super().__init__(loss=loss)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -53,6 +53,29 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def summarize(self, totals: Mapping[str, float]) -> dict[str, float]:
         """`loss` and every metric, from the totals of `measure` and the number of `examples`."""
+
+    def settled(self, spec: Spec, *, steps_per_epoch: int, horizon: int) -> Objective:
+        """The same for these data and a training of this length, where either decides what a step is about.
+
+        Args:
+            spec: of the data.
+            steps_per_epoch: updates in an epoch.
+            horizon: updates in the whole training.
+
+        Raises:
+            ConfigError: the data do not have what the objective needs.
+        """
+        return self
+
+    @property
+    def decided(self) -> dict[str, Any]:
+        """Plain values, in steps, that decide what a step is about beside the section of the config."""
+        return {}
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step's view may draw random numbers; a person's own view counts as doing so."""
+        return type(self).view is not Objective.view
 
     def view(self, batch: Batch, step: int | None, seed: int) -> Batch:
         """What of a batch a step is about, with what is masked or added at random.

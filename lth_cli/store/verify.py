@@ -232,7 +232,7 @@ def _verify_round(round_: Round, stored: _Stored) -> tuple[Masks | None, list[Fa
         faults += _masked(path, state, state.masks or masks or {})
         if isinstance(start, dict) and step == summary.get("start_step") and masks is not None:
             origin = (str(start.get("trajectory")), start.get("step"))
-            faults += _started(path, state, state.masks or masks, stored.get(origin), start.get("fresh", ()))
+            faults += _started(path, state, state.masks or masks, stored.get(origin), start.get("fresh"))
     return masks, faults
 
 
@@ -357,7 +357,7 @@ def _ended(round_: Round, state: State, masks: Masks) -> Iterator[Fault]:
 
 
 def _started(
-    path: Path, state: State, masks: Masks, source: Path | None, fresh: Container[str]
+    path: Path, state: State, masks: Masks, source: Path | None, fresh: Container[str] | None
 ) -> Iterator[Fault]:
     if source is None:
         return
@@ -365,8 +365,9 @@ def _started(
         origin = load_state(source)
     except LthError:  # a fault of that file, found where its own round is verified
         return
+    joined = fresh is not None  # what such a state has beyond the architecture is left out
     for name, weight in origin.weights.items():
-        if name in fresh:  # drawn anew, in the place of this one
+        if (fresh and name in fresh) or (joined and name not in state.weights):
             continue
         expected = weight
         if name in masks and masks[name].shape == weight.shape:
@@ -374,6 +375,8 @@ def _started(
         if name not in state.weights or not torch.equal(state.weights[name], expected):
             yield Fault(path, f"{name} is not mask x the state it was started from ({source})")
     for name, buffer in origin.buffers.items():
+        if joined and name not in state.buffers:
+            continue
         if name not in state.buffers or not torch.equal(state.buffers[name], buffer):
             yield Fault(path, f"buffer {name} is not that of the state it was started from ({source})")
 

@@ -18,6 +18,7 @@ from lth_cli.config import schema
 from lth_cli.config.errors import LthError
 from lth_cli.config.steps import Duration
 from lth_cli.config.values import interval_seconds
+from lth_cli.models.blocks import permuted_blocks
 from lth_cli.models.build import prunable
 from lth_cli.models.initialize import keep_signs
 from lth_cli.objectives.own_metrics import OwnMetric
@@ -34,6 +35,7 @@ from lth_cli.training.latent import latent
 from lth_cli.training.loop import Diverged, Trainer, begun, initial_state
 from lth_cli.training.teaching import Teaching, make_teaching
 from lth_cli.training.trajectory import (
+    Carried,
     FromState,
     Initial,
     Isometric,
@@ -41,6 +43,7 @@ from lth_cli.training.trajectory import (
     KeptSigns,
     Known,
     Moved,
+    Permuted,
     Start,
     Trajectory,
 )
@@ -285,10 +288,18 @@ class Engine:
                 f"the state at step {origin.step} of trajectory {origin.parent.identity[:12]} was packed without its "
                 "optimizer, which rewind.optimizer=kept goes on with; lth pack --optimizer keeps it"
             )
-        weights = parent.weights
+        weights, buffers = parent.weights, parent.buffers
         if isinstance(start, Joined):
-            drawn = initial_state(trajectory, start.seed).weights
-            weights = weights | {name: drawn[name] for name in start.fresh}
+            drawn = initial_state(trajectory, start.seed)
+            weights = {
+                name: (drawn if name in start.fresh else parent).weights[name] for name in drawn.weights
+            }
+            buffers = {name: buffers.get(name, buffer) for name, buffer in drawn.buffers.items()}
+        if isinstance(start, Carried):
+            others = self.state(start.others.parent, start.others.step).weights
+            weights = weights | {name: others[name] for name in start.names}
+        if isinstance(start, Permuted):
+            weights = weights | permuted_blocks(weights, start.names, start.seed)
         if isinstance(start, Moved):
             by = start.by
             weights = {name: weight + by[name] if name in by else weight for name, weight in weights.items()}
@@ -298,7 +309,7 @@ class Engine:
         kept = optimizers.masked(parent.optimizer, masks) if origin.keeps_optimizer else {}
         hidden = latent(trajectory.recipe.policy, trajectory.recipe.seeds["mask"])
         memory = {} if hidden is None else hidden.carried(parent)
-        return State(trajectory.first_step, weights, parent.buffers, kept, masks if changing else {}, memory)
+        return State(trajectory.first_step, weights, buffers, kept, masks if changing else {}, memory)
 
     def _isometric(self, trajectory: Trajectory, start: Isometric, state: State) -> State:
         """A state with its layers made isometric, in fp32 on the trajectory's device. Raises Interrupted."""

@@ -15,13 +15,26 @@ from lth_cli.models.build import output_tensors
 def frozen(model: nn.Module, chosen: Sequence[str]) -> list[str]:
     """Names of the parameters that `training.freeze` chooses, in order of definition.
 
+    Raises:
+        ConfigError: as `chosen_tensors`, or nothing is left to train.
+    """
+    found = chosen_tensors(model, chosen, "training.freeze")
+    if found and len(found) == len(list(model.parameters())):
+        raise ConfigError(("training.freeze", f"{list(chosen)} leaves nothing to train"))
+    return found
+
+
+def chosen_tensors(model: nn.Module, chosen: Sequence[str], where: str) -> list[str]:
+    """Names of the parameters that a list chooses, in order of definition.
+
     Args:
         model: of any architecture.
         chosen: `batch_norm` (scale and shift), `output` (the output layer), `others` (all but these two), as open_lth's
             batchnorm_frozen, output_frozen and others_frozen; or patterns of names.
+        where: config path for errors.
 
     Raises:
-        ConfigError: when one of them chooses nothing, or nothing is left to train.
+        ConfigError: when one of them chooses nothing.
     """
     names = [name for name, _ in model.named_parameters()]
     if not chosen:
@@ -36,14 +49,12 @@ def frozen(model: nn.Module, chosen: Sequence[str]) -> list[str]:
         if not matching:
             raise ConfigError(
                 (
-                    "training.freeze",
+                    where,
                     f"{choice!r} is no tensor of the model; accepted: batch_norm, output, others, or patterns of "
                     f"{', '.join(names)}",
                 )
             )
         found |= matching
-    if len(found) == len(names):
-        raise ConfigError(("training.freeze", f"{list(chosen)} leaves nothing to train"))
     return [name for name in names if name in found]
 
 

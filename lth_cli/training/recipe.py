@@ -136,7 +136,8 @@ class Recipe:
     @cached_property
     def objective(self) -> Objective:
         """What is minimised and measured. Raises ConfigError."""
-        return make_objective(self.objective_section, self.label_smoothing)
+        made = make_objective(self.objective_section, self.label_smoothing)
+        return made.settled(self.data.spec, steps_per_epoch=self.steps_per_epoch, horizon=self.horizon)
 
     @cached_property
     def update(self) -> Update:
@@ -155,8 +156,8 @@ class Recipe:
 
     @property
     def draws(self) -> bool:
-        """Whether a step draws random numbers of the augment seed: augmentation, dropout."""
-        return self.data.draws or draws_in_training(self.model, self.interface)
+        """Whether a step draws random numbers of the augment seed: augmentation, dropout, what is masked."""
+        return self.data.draws or self.objective.draws or draws_in_training(self.model, self.interface)
 
     def description(self, *, draws: bool) -> dict[str, Any]:
         """Plain values that decide its numbers.
@@ -190,6 +191,7 @@ class Recipe:
                 "gradient_clip": self.gradient_clip,
                 **still,
                 **self.objective_section.unusual,
+                **self.objective.decided,
             },
             **({"update": stepping} if (stepping := self.update_section.unusual) else {}),
             "optimizer": self.optimizer.model_dump(mode="json"),

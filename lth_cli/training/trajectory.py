@@ -102,7 +102,10 @@ class Moved:
 
 @dataclass(frozen=True)
 class Joined:
-    """Start from a state but for some tensors, which are freshly drawn, as a new head is on other classes."""
+    """Start from a state but for some tensors, which are freshly drawn, as a new head is on other classes.
+
+    What the state has beyond the architecture is left out.
+    """
 
     of: FromState
     fresh: tuple[str, ...]
@@ -112,6 +115,35 @@ class Joined:
     def description(self) -> dict[str, Any]:
         """Plain values that decide it; what is drawn by name and seed."""
         return {**self.of.description, "fresh": list(self.fresh), "fresh_seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Start from a state but for some tensors, which go on from another state of the same architecture."""
+
+    of: FromState
+    names: tuple[str, ...]
+    others: FromState
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide it."""
+        others = self.others.description
+        return {"carried": list(self.names), "onto": self.of.description, "from": others}
+
+
+@dataclass(frozen=True)
+class Permuted:
+    """Start from a state with some tensors of repeated blocks exchanged between these; see `models.blocks`."""
+
+    of: FromState
+    names: tuple[str, ...]
+    seed: int
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Plain values that decide it; the tensors by name."""
+        return {"permuted_of": self.of.description, "permuted": list(self.names), "permuted_seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -134,7 +166,7 @@ class Isometric:
         return {"isometry_of": self.of.description, "iterations": self.iterations, "rate": self.rate}
 
 
-Start = Initial | FromState | KeptSigns | Moved | Joined | Isometric
+Start = Initial | FromState | KeptSigns | Moved | Joined | Carried | Permuted | Isometric
 
 
 @dataclass(frozen=True)
@@ -348,6 +380,8 @@ def _told(start: Start) -> Start:
         return start
     if isinstance(start, FromState):
         return start.known
+    if isinstance(start, Carried):
+        return dataclasses.replace(start, of=start.of.known, others=start.others.known)
     return dataclasses.replace(start, of=_told(start.of))  # type: ignore[arg-type]  # of the kind it was
 
 

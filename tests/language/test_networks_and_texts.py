@@ -1,0 +1,130 @@
+"""Networks of transformers as lth builds them, tied embeddings, and texts to tokens."""
+
+import pytest
+import torch
+
+from lth_cli.config import schema
+from lth_cli.config.errors import ConfigError
+from lth_cli.config.spec import Interface
+from lth_cli.data.texts import GLUE, glue, running_text, sentences
+from lth_cli.models.blocks import permuted_blocks, repeated_blocks
+from lth_cli.models.build import build, output_tensors, prunable
+
+SIZES = {"vocabulary": 30, "length": 8}
+TOKENS = Interface((8,), "int64", (8, 30), SIZES)
+CLASSES = Interface((8,), "int64", (2,), {**SIZES, "classes": 2, "padding": 0})
+PAIRS = Interface((2, 8), "int64", (3,), {**SIZES, "classes": 3, "padding": 0})
+TOLD = Interface((8,), "int64", (8, 2), {**SIZES, "token_classes": 2})
+
+
+def network(family, interface, seed=0):
+    sizes = {"width": 16, "depth": 2, "heads": 2, "positions": 16}
+    if family != "gpt2":
+        sizes["hidden"] = 32
+    section = {"_target_": f"lth_cli.models.language.{family}", **sizes}
+    return build(schema.Model.model_validate(section), interface, seed)
+
+
+@pytest.mark.parametrize(
+    ("family", "interface"),
+    [
+        *(
+            (family, interface)
+            for family in ("bert", "gpt2", "opt", "llama")
+            for interface in (TOKENS, CLASSES)
+        ),
+        ("bert", PAIRS),
+        ("bert", TOLD),
+    ],
+)
+def test_networks(family, interface):
+    first, again, other = (
+        network(family, interface),
+        network(family, interface),
+        network(family, interface, 1),
+    )
+    ours, same, others = (dict(model.named_parameters()) for model in (first, again, other))
+    assert all(torch.equal(weight, same[name]) for name, weight in ours.items())
+    names = [name for name in prunable(first, biases=False) if name not in output_tensors(first)]
+    assert not any("embed" in name or "norm" in name.lower() or "wte" in name for name in names)
+    assert all(not torch.equal(ours[name], others[name]) for name in names)
+    blocks = repeated_blocks({name: ours[name].shape for name in names})
+    assert [len(place) for places in blocks.values() for place in places] == [2] * sum(
+        map(len, blocks.values())
+    )
+
+
+def test_a_tied_embedding_is_one_tensor():
+    model = network("bert", TOKENS)
+    assert "bert.embeddings.word_embeddings.weight" in output_tensors(model)
+    assert "cls.predictions.decoder.weight" not in dict(model.named_parameters())
+    assert (
+        model.get_parameter("cls.predictions.decoder.weight") is model.bert.embeddings.word_embeddings.weight
+    )
+
+
+def test_padding_changes_no_answer():
+    model = network("bert", CLASSES).eval()
+    short = torch.tensor([[2, 7, 8, 3]])
+    long = torch.cat([short, torch.zeros(1, 4, dtype=torch.int64)], 1)
+    assert torch.allclose(model(short), model(long), atol=1e-6)
+
+
+def test_blocks_that_are_exchanged():
+    weights = {f"a.{block}.w": torch.full((2,), float(block)) for block in range(3)} | {"b.w": torch.zeros(2)}
+    moved = permuted_blocks(weights, list(weights), seed=0)
+    assert sorted(float(weight[0]) for weight in moved.values()) == [0.0, 1.0, 2.0]
+    assert any(float(moved[f"a.{block}.w"][0]) != block for block in range(3))
+    assert repeated_blocks({"a.0.w": (2,), "a.1.w": (3,)}) == {}
+
+
+def test_tokens_by_hand(tmp_path, tokenizer, place):
+    """[PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, good 5, fine 6, great 7."""
+    (tmp_path / "a.tsv").write_text("text\tpair\tlabel\ngood fine\tgreat\tb\nquux\tgood\ta\n")
+    given = {
+        "tokenizer": str(tokenizer),
+        "path": str(tmp_path / "a.tsv"),
+        "test_path": str(tmp_path / "a.tsv"),
+    }
+    found = sentences(place, **given, pair="pair", length=8)
+    assert found.train["tokens"].tolist() == [[2, 5, 6, 3, 7, 3, 0, 0], [2, 1, 3, 5, 3, 0, 0, 0]]
+    assert found.train["segments"].tolist() == [[0, 0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 0, 0, 0]]
+    assert found.train["labels"].tolist() == [1, 0]
+    assert found.sizes == {
+        **{"vocabulary": 25, "length": 8, "classes": 2},
+        **{"padding": 0, "unknown": 1, "begin": 2, "end": 3, "mask": 4},
+    }
+    again = sentences(place, **given, pair="pair", length=8)
+    assert torch.equal(again.train["tokens"], found.train["tokens"])
+    assert len(list(place.cache.glob("tokens-*.safetensors"))) == 1
+    (tmp_path / "a.txt").write_text("good fine\n\ngreat good fine great\n")
+    given = {
+        "tokenizer": str(tokenizer),
+        "path": str(tmp_path / "a.txt"),
+        "test_path": str(tmp_path / "a.txt"),
+    }
+    masked = running_text(place, **given, length=4)
+    assert masked.train["tokens"].tolist() == [[2, 5, 6, 3], [2, 7, 5, 3], [2, 6, 7, 3]]
+    following = running_text(place, **given, length=2, pieces="next")
+    assert following.train["tokens"].tolist() == [[5, 6, 7], [7, 5, 6]]
+
+
+def test_glue_by_its_files(tmp_path, tokenizer, place):
+    for task, lines in {
+        "CoLA": ["gj04\t1\t\tgood fine", "gj04\t0\t*\tfine"],
+        "STS-B": ["sentence1\tsentence2\tscore", "good\tfine\t2.5", "good\tgood\t5.0", "good"],
+    }.items():
+        folder = place.root / "glue_data" / task
+        folder.mkdir(parents=True)
+        for name in ("train.tsv", "dev.tsv"):
+            (folder / name).write_text("\n".join(lines) + "\n")
+    assert glue(place, task="CoLA", tokenizer=str(tokenizer), length=8).train["labels"].tolist() == [1, 0]
+    assert glue(place, task="STS-B", tokenizer=str(tokenizer), length=8).train["targets"].tolist() == [
+        2.5,
+        5.0,
+    ]
+    with pytest.raises(Exception, match="is not there"):
+        glue(place, task="RTE", tokenizer=str(tokenizer))
+    with pytest.raises(ConfigError, match="is none of CoLA"):
+        glue(place, task="cola", tokenizer=str(tokenizer))
+    assert len(GLUE) == 9
