@@ -15,11 +15,13 @@ class Spec:
         shapes: of each of its tensors by name, without the batch dimension.
         dtypes: of each, as torch names them: `float32`, `int64`.
         sizes: what it counts, by name: `classes`, `vocabulary`; of texts also the numbers of `SPECIAL` tokens.
+        names: of the columns of a tensor, by its name, where they have such; `GROUP::NAME` where they belong together.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]
     sizes: Mapping[str, int] = field(default_factory=dict)
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

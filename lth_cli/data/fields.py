@@ -48,6 +48,7 @@ class FieldData:
             {name: tuple(tensor.shape[1:]) for name, tensor in fields.train.items()},
             {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in fields.train.items()},
             fields.sizes,
+            fields.names,
         )
         # Of one class, so that what is chosen is chosen as everywhere.
         train, test = (

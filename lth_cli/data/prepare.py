@@ -18,6 +18,8 @@ from lth_cli.data.source import Arrays, Fields, FileList, Files, Place
 from lth_cli.data.stream import StreamedData
 from lth_cli.data.tensors import TensorData
 
+_OF_FIELDS = (torch.float32, torch.int64, torch.uint8)
+
 
 def prepare(
     config: schema.Dataset, place: Place, *, split_seed: int, device: torch.device, evaluation_batch: int
@@ -127,8 +129,10 @@ def check_fields(fields: Fields, name: str) -> None:
                 f"tensors of {split} have {sorted(counts)} examples; all must have as many, one at least"
             )
         for field, tensor in tensors.items():
-            if tensor.dtype not in (torch.float32, torch.int64) or tensor.device.type != "cpu":
-                problems.append(f"{split} {field} must be float32 or int64 on the CPU, not {tensor.dtype}")
+            if tensor.dtype not in _OF_FIELDS or tensor.device.type != "cpu":
+                problems.append(
+                    f"{split} {field} must be float32, int64 or uint8 on the CPU, not {tensor.dtype}"
+                )
             elif tensor.dtype == torch.float32 and not tensor.isfinite().all():
                 problems.append(f"{split} {field} has values that are not finite")
             elif tensor.dtype == torch.int64 and vocabulary is not None and tensor.numel():
@@ -136,6 +140,9 @@ def check_fields(fields: Fields, name: str) -> None:
                 if low < 0 or high >= vocabulary:
                     allowed = f"vocabulary={vocabulary} allows 0 to {vocabulary - 1}"
                     problems.append(f"{split} {field} are {low} to {high}, but {allowed}")
+    for field, named in fields.names.items():
+        if field not in fields.train or fields.train[field].shape[1:] != (len(named),):
+            problems.append(f"{len(named)} names are of {field}, which has no such columns")
     _raise(name, problems)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -98,14 +98,16 @@ class Fields:
     """A data set of another kind, in memory: tensors by name, the first axis of each being the example.
 
     Attributes:
-        train: float32, taken as is, or int64; on the CPU.
+        train: float32, taken as is, int64, or uint8, images that an objective scales; on the CPU.
         test: the same names, dtypes and shapes after the first axis.
         sizes: what the data count, by name: `vocabulary`, below which all int64 lie.
+        names: of the columns of a tensor, by its name; `GROUP::NAME` where they belong together.
     """
 
     train: Mapping[str, Tensor]
     test: Mapping[str, Tensor]
     sizes: Mapping[str, int]
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def open_place(data: schema.DataPlace) -> Place:

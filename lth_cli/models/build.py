@@ -22,7 +22,16 @@ from lth_cli.models.initialize import initialize
 from lth_cli.models.layers import weighted_layers, weights_and_biases
 
 # What an objective may have for an architecture; of no other argument can it be said who should give it.
-_SUPPLIED = {"input_shape", "classes", "outputs", "vocabulary", "length", "padding", "token_classes"}
+_SUPPLIED = {
+    "input_shape",
+    "classes",
+    "concepts",
+    "outputs",
+    "vocabulary",
+    "length",
+    "padding",
+    "token_classes",
+}
 # Packages whose modules draw random numbers in training only where `_drop_probabilities` finds it.
 _READ_PACKAGES = {"torch", "torchvision", "lth_cli"}
 _ALWAYS_RANDOM = (nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)

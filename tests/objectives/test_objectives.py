@@ -9,8 +9,10 @@ from lth_cli.config.compose import load
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.schema import Objective as Section
 from lth_cli.config.spec import Interface, Spec
+from lth_cli.models.concept_bottleneck import ConceptBottleneck
 from lth_cli.objectives.build import make_objective
 from lth_cli.objectives.classification import Classification
+from lth_cli.objectives.concepts import Concepts
 from lth_cli.objectives.language import NextToken
 from lth_cli.objectives.regression import Regression
 
@@ -114,3 +116,46 @@ def test_only_what_is_not_classification_as_it_comes_is_part_of_the_identity():
         "_target_": "lth_cli.objectives.regression.Regression",
         "peak": 1.0,
     }
+
+
+def test_concepts():
+    """One concept of logit 0 (ln 2 each way), weighted 3; classes as in test_classification."""
+    outputs = torch.tensor([[0.0, 0.0, math.log(3)], [0.0, 0.0, math.log(3)]])
+    batch = {
+        "inputs": torch.zeros(2, 1),
+        "concepts": torch.tensor([[1.0], [0.0]]),
+        "concept_weights": torch.full((2, 1), 3.0),
+        "labels": torch.tensor([1, 0]),
+    }
+    by_class, by_concept = (-math.log(3 / 4) - math.log(1 / 4)) / 2, 3 * math.log(2)
+    assert float(Concepts().loss(outputs, batch)) == pytest.approx(by_class + by_concept)
+    joint = Concepts(concept_weight=2.0, normalize=True)
+    assert float(joint.loss(outputs, batch)) == pytest.approx((by_class + 2 * by_concept) / 3)
+    found = totals(Concepts(), outputs, batch)
+    assert found == {
+        "loss": pytest.approx(by_class + by_concept),
+        "accuracy": 0.5,
+        "concept_accuracy": 0.5,
+    }
+    images = {**batch, "inputs": torch.tensor([[0], [255]], dtype=torch.uint8)}
+    assert Concepts().given(images).tolist() == [[-0.25], [0.25]]
+    assert "told" in Concepts().view(batch, 0, 0) and "told" not in Concepts().view(batch, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("link", "reaches"),
+    [("independent", False), ("sequential", False), ("joint", True), ("joint_probabilities", True)],
+)
+def test_whether_the_class_teaches_the_concepts(link, reaches):
+    model = ConceptBottleneck(input_shape=(4,), classes=3, concepts=2, hidden=[5], link=link)
+    x, told = torch.ones(2, 4), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    outputs = model(x, told)
+    outputs[:, 2:].sum().backward()
+    gradients = [weight.grad for weight in model.encoder.parameters()]
+    assert any(slope is not None and slope.any() for slope in gradients) == reaches
+    expected = model.head(told if link == "independent" else model(x)[:, :2])
+    if link != "joint_probabilities":
+        assert torch.allclose(outputs[:, 2:], expected)
+    # Untold, it goes by what it thinks itself.
+    thinks = outputs[:, :2].sigmoid() if model.of_probabilities else outputs[:, :2]
+    assert torch.allclose(model(x)[:, 2:], model.head(thinks))
