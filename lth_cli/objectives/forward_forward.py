@@ -19,6 +19,8 @@ class ForwardForward(Classification):
     its loss is the cross-entropy with goodness as logits, which nothing minimises.
     """
 
+    tells = ("labels", "what wrong ones are drawn by")
+
     def __init__(self) -> None:
         super().__init__()
 

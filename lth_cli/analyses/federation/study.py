@@ -115,7 +115,9 @@ def _held(work: Work, recorded: Recorded) -> int:
     assert isinstance(recipe.update, FederatedAveraging)
     batch = next(recipe.batches.starting_at(recorded.start))
     count = int((batch["clients"] == batch["clients"][0]).sum())
-    local = {name: tensor[: min(count, recipe.update.local_batch or count)] for name, tensor in batch.items()}
+    size = min(count, recipe.update.local_batch or count)
+    # Of its own, so that what is held of it is no more than it.
+    local = {name: tensor[:size].clone() for name, tensor in batch.items()}
     seen = recipe.objective.view(local, recorded.start, recipe.seeds["augment"])
     execution = dataclasses.replace(recorded.plan.dense.execution, dtype="fp32")
 
