@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from lth_cli.experiments import torchrun
 from lth_cli.experiments.processes import check_processes
 from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.models.build import channel_followers, new_head, output_tensors, prunable
+from lth_cli.objectives.objective import Objective
 from lth_cli.objectives.own_metrics import OwnMetric, own_metrics
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.patterns import check_density, check_pattern
@@ -301,6 +303,7 @@ def make_plan(config: schema.Config) -> Plan:
     made = recipe(config, load_data(Loading.of(config), execution), execution)
     trajectory = _pretrained(config, dense(made))
     model = made.build(config.resolved_seeds["init"])
+    _check_told(model, made.objective, config)
     optimizer = optimizers.build(config.optimizer, model)
     if config.rewind.optimizer == "kept":
         optimizers.check_maskable(optimizer, model)
@@ -358,6 +361,21 @@ def make_plan(config: schema.Config) -> Plan:
         own=own_metrics(config.evaluation.metrics, made.objective.metrics),
         carried=_carried(config, model, names),
     )
+
+
+def _check_told(model: nn.Module, objective: Objective, config: schema.Config) -> None:
+    """Refuse a model that cannot be told what the objective tells in training. Raises ConfigError."""
+    if not objective.tells:
+        return
+    taken = list(inspect.signature(model.forward).parameters.values())
+    if len(taken) <= len(objective.tells) and not any(one.kind is one.VAR_POSITIONAL for one in taken):
+        raise ConfigError(
+            (
+                "model",
+                f"{config.objective.target} tells the model {' and '.join(objective.tells)} in training, which "
+                f"{config.model.target} does not take; docs/systems.md names one that does",
+            )
+        )
 
 
 def _check_densities(config: schema.Pruning, shapes: Mapping[str, tuple[int, ...]]) -> None:
