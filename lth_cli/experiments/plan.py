@@ -301,6 +301,7 @@ def make_plan(config: schema.Config) -> Plan:
     made = recipe(config, load_data(Loading.of(config), execution), execution)
     trajectory = _pretrained(config, dense(made))
     model = made.build(config.resolved_seeds["init"])
+    made.update.check(model)
     optimizer = optimizers.build(config.optimizer, model)
     if config.rewind.optimizer == "kept":
         optimizers.check_maskable(optimizer, model)

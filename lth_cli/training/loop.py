@@ -252,6 +252,11 @@ class Trainer:
                 buffer.copy_(value)  # the update passes over the same batch
         return None
 
+    @property
+    def masks(self) -> Masks:
+        """The present ones, on the device; see `Live.masks`."""
+        return self._kept
+
     def gradients(self, batch: Batch) -> Tensor:
         """The gradients of a batch, masked, for an update; see `Live.gradients`."""
         loss = self._dense_gradients(batch)

@@ -1,0 +1,173 @@
+"""SpReME: coefficients by environment and one mask for all, in turns (arXiv:2302.05942)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from lth_cli.config.errors import ConfigError
+from lth_cli.data.batches import Batch
+from lth_cli.models.equations import CLOSED, Equations, derivatives, stlsq
+from lth_cli.objectives.trajectories import SOFT, integrate
+from lth_cli.training.updates import Live, Update
+
+_OWNER = "spreme"
+_NAME = "coefficients.weight"
+_SHARE = 0.7  # what the gate of a term starts at that all environments have
+_Positive = Annotated[float, Field(gt=0.0)]
+_NotNegative = Annotated[float, Field(ge=0.0)]
+
+
+class SpReME(Update):
+    """A step on the coefficients, then one on the gates of the terms, for `model=equations objective=trajectories`.
+
+    Coefficients: on the one-step loss, through gates that are open or closed. They are stepped on times the largest
+    value of their term in the environment, as features would be divided by it; those below `smallest` become zero.
+    Gates: on the squared error of whole windows, through sigmoids, plus penalty (1 + growth)^(step - 1) times their
+    sum. A gate closes for good where its term has no coefficient in any environment, or its sigmoid is 1e-5 or less.
+
+    The model is left with the coefficients and gates of the least squared error on the held states so far (the last
+    of equals), as the authors' code saves; those that are trained stay in the memory of the training.
+
+    Where the coefficients are all zero they get a start. `stlsq`: from smoothed derivatives, in each environment by
+    itself; the released code searches thresholds and ridges but never notes the best, so that its last ones, the
+    defaults here, always win. A gate starts at 0.7 times the share of the environments that have its term. `normal`:
+    drawn N(0, 1), as the authors adapt to a new environment. Terms that are pruned or gated off stay so.
+
+    Args:
+        train_mask: false steps on the coefficients alone, as in a new environment with a mask of others.
+        penalty: lambda; the authors' loss, a sum over environments with lambda times their number, is divided by that.
+        growth: of the penalty, a step.
+        smallest: magnitude of a coefficient.
+        start: see above.
+        threshold: of STLSQ.
+        alpha: ridge of STLSQ.
+        every: steps between two looks at the held states.
+        seed: of `normal`.
+    """
+
+    passes = 2
+
+    def __init__(
+        self,
+        *,
+        train_mask: bool = True,
+        penalty: _NotNegative = 1e-3,
+        growth: _NotNegative = 1e-3,
+        smallest: _NotNegative = 1e-3,
+        start: Literal["stlsq", "normal"] = "stlsq",
+        threshold: _NotNegative = 0.01,
+        alpha: _Positive = 0.05,
+        every: PositiveInt = 1,
+        seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
+    ) -> None:
+        self._train_mask, self._penalty, self._growth, self._smallest = train_mask, penalty, growth, smallest
+        self._start, self._threshold, self._alpha, self._every = start, threshold, alpha, every
+        self._seed = seed
+
+    def check(self, model: nn.Module) -> None:
+        """Raises ConfigError: a model without terms."""
+        if not isinstance(model, Equations):
+            raise ConfigError(("update", f"SpReME trains model=equations, not {type(model).__name__}"))
+
+    @torch.no_grad()
+    def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
+        """See `Update`."""
+        model = training.model
+        assert isinstance(model, Equations)
+        coefficients, gates = model.coefficients.weight, model.gates
+        if _OWNER not in training.memory:
+            training.memory[_OWNER] = self._begin(model, batch, training.masks.get(_NAME))
+        held = training.memory[_OWNER]
+        coefficients.copy_(held["coefficients"])
+        gates.copy_(held["gates"])
+
+        with torch.enable_grad():
+            loss = training.gradients(batch)
+        assert coefficients.grad is not None
+        coefficients.mul_(held["scale"])
+        coefficients.grad.div_(held["scale"])
+        training.apply()
+        coefficients.div_(held["scale"])
+        coefficients.masked_fill_(coefficients.abs() < self._smallest, 0.0)
+
+        if self._train_mask:
+            there = model.by_environment(coefficients != 0).any(0).T
+            gates.masked_fill_(~(there & model.open), CLOSED)
+            with torch.enable_grad():
+                training.gradients({**batch, SOFT: batch["spacing"]})
+            coefficients.grad = None
+            assert gates.grad is not None
+            sigmoid = gates.sigmoid()
+            gates.grad.add_(sigmoid * (1 - sigmoid), alpha=self._penalty * (1 + self._growth) ** (step - 1))
+            training.apply()
+
+        held["coefficients"].copy_(coefficients)
+        held["gates"].copy_(gates)
+        if step % self._every == 0:
+            error = late_error(model, batch)
+            better = error <= held["error"]
+            for name, value in (("coefficients", coefficients), ("gates", gates), ("error", error)):
+                best = held["error"] if name == "error" else held[f"best_{name}"]
+                best.copy_(torch.where(better, value, best))
+        coefficients.copy_(held["best_coefficients"])
+        gates.copy_(held["best_gates"])
+        return loss
+
+    def _begin(self, model: Equations, batch: Batch, mask: Tensor | None) -> dict[str, Tensor]:
+        """The memory of a training, with the start of its coefficients and gates."""
+        coefficients, gates = model.coefficients.weight, model.gates
+        states = batch["states"].transpose(0, 1)  # [environments, N, T, n]
+        phi = model.library(states).flatten(1, 2)  # [environments, N x T, terms]
+        scale = phi.abs().amax(1)
+        scale = torch.where(scale > 0, scale, 1.0).repeat(model.states, 1)
+        if not coefficients.any():
+            allowed = model.open.repeat_interleave(model.environments, 0)
+            allowed = allowed if mask is None else allowed & mask.bool()
+            if self._start == "normal":
+                drawn = torch.randn(coefficients.shape, generator=torch.Generator().manual_seed(self._seed))
+                coefficients.copy_(drawn.to(scale.device) / scale * allowed)
+            else:
+                by_environment = model.by_environment(allowed)
+                found = [
+                    stlsq(
+                        *example,
+                        threshold=self._threshold,
+                        alpha=self._alpha,
+                        allowed=by_environment[i].cpu(),
+                    )
+                    for i, example in enumerate(regressions(model, batch))
+                ]
+                coefficients.copy_(torch.stack(found).permute(2, 0, 1).flatten(0, 1))
+                if self._train_mask:
+                    share = model.by_environment(coefficients != 0).float().mean(0).T
+                    gates.copy_(torch.where(share > 0, torch.logit(_SHARE * share), CLOSED))
+        return {
+            "scale": scale,
+            "coefficients": coefficients.clone(),
+            "gates": gates.clone(),
+            "best_coefficients": coefficients.clone(),
+            "best_gates": gates.clone(),
+            "error": torch.full((), torch.finfo(torch.float32).max, device=scale.device),
+        }
+
+
+def regressions(model: Equations, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    """Of each environment the values of the terms [N x T, terms] and the smoothed derivatives [N x T, n], in float64 on
+    the CPU, of the states that train.
+    """
+    states = batch["states"].transpose(0, 1)
+    whole = torch.cat([states, batch["late"].transpose(0, 1)[:, :, 1:]], 2)
+    slopes = derivatives(whole, float(batch["spacing"][0]))[:, :, : states.shape[2]]
+    phi = model.library(states.double()).cpu()
+    return list(zip(phi.flatten(1, 2), slopes.flatten(1, 2), strict=True))
+
+
+def late_error(model: Equations, batch: Batch) -> Tensor:
+    """Mean squared error on the held states, predicted from the last one that trains; a scalar."""
+    late = batch["late"]
+    predicted = integrate(model.field(), late[:, :, 0], batch["spacing"], late.shape[2])
+    return (predicted - late).square().mean()
