@@ -62,7 +62,7 @@ class Equations(nn.Module):
                 lower = list(factors)
                 lower.remove(i)
                 lowering[powers.index(tuple(lower)), i, number] = factors.count(i)
-        self.register_buffer("_lowering", lowering.flatten(1), persistent=False)
+        self._lowering = lowering.flatten(1)  # no buffer: states hold what is trained
         if sines:
             self.terms += [f"sin(x{i})" for i in range(states)]
             self.terms += [f"sin(x{i} + x{j})" for i, j in self._pairs]
@@ -73,7 +73,8 @@ class Equations(nn.Module):
     def library(self, x: Tensor) -> Tensor:
         """phi of states [..., states]: [..., terms]. States beyond 5000 count as 5000, so that all stays finite."""
         x = x.clamp(-_FAR, _FAR)
-        phi: Tensor = _Monomials.apply(x, self._first, self._lowering.to(x.dtype))
+        self._lowering = self._lowering.to(x)
+        phi: Tensor = _Monomials.apply(x, self._first, self._lowering)
         if not self.sines:
             return phi
         return torch.cat(

@@ -108,7 +108,7 @@ class SpReME(Update):
         held["coefficients"].copy_(coefficients)
         held["gates"].copy_(gates)
         if step % self._every == 0:
-            error = late_error(model, batch)
+            error = late_errors(model, batch).mean()
             better = error <= held["error"]
             for name, value in (("coefficients", coefficients), ("gates", gates), ("error", error)):
                 best = held["error"] if name == "error" else held[f"best_{name}"]
@@ -166,8 +166,8 @@ def regressions(model: Equations, batch: Batch) -> list[tuple[Tensor, Tensor]]:
     return list(zip(phi.flatten(1, 2), slopes.flatten(1, 2), strict=True))
 
 
-def late_error(model: Equations, batch: Batch) -> Tensor:
-    """Mean squared error on the held states, predicted from the last one that trains; a scalar."""
+def late_errors(model: Equations, batch: Batch) -> Tensor:
+    """Mean squared errors on the held states, predicted from the last one that trains, [environments]."""
     late = batch["late"]
     predicted = integrate(model.field(), late[:, :, 0], batch["spacing"], late.shape[2])
-    return (predicted - late).square().mean()
+    return (predicted - late).square().mean((0, 2, 3))
