@@ -158,6 +158,7 @@ def stlsq(
     """Sequentially thresholded least squares (Brunton et al. 2016, arXiv:1509.03517), as pysindy.STLSQ.
 
     Ridge regression on the terms that are left; those whose coefficient is below the threshold go, until none does.
+    The coefficients are then those of least squares without a ridge, as there by default (`unbias`).
 
     Args:
         phi: values of the terms [N, terms], float64.
@@ -170,20 +171,20 @@ def stlsq(
     Returns:
         Coefficients [terms, states], float64.
     """
+
+    def regressed(state: int, kept: Tensor, ridge: float) -> Tensor:
+        system = torch.cat([phi[:, kept], ridge**0.5 * torch.eye(len(kept), dtype=phi.dtype)])
+        wanted = torch.cat([targets[:, state], torch.zeros(len(kept), dtype=phi.dtype)])
+        solution: Tensor = torch.linalg.lstsq(system, wanted[:, None], driver="gelsd").solution
+        return solution[:, 0]
+
     found = torch.zeros_like(allowed, dtype=phi.dtype)
     for state in range(targets.shape[1]):
         kept = allowed[:, state].nonzero().flatten()
         for _ in range(iterations):
-            found[:, state] = 0.0
-            if not len(kept):
-                break
-            ridge = alpha**0.5 * torch.eye(len(kept), dtype=phi.dtype)
-            system = torch.cat([phi[:, kept], ridge])
-            wanted = torch.cat([targets[:, state], torch.zeros(len(kept), dtype=phi.dtype)])
-            solution = torch.linalg.lstsq(system, wanted[:, None], driver="gelsd").solution[:, 0]
-            large = solution.abs() >= threshold
-            found[kept[large], state] = solution[large]
+            large = regressed(state, kept, alpha).abs() >= threshold
+            kept = kept[large]
             if large.all():
                 break
-            kept = kept[large]
+        found[kept, state] = regressed(state, kept, 0.0)
     return found

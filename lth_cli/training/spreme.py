@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -32,10 +34,11 @@ class SpReME(Update):
     The model is left with the coefficients and gates of the least squared error on the held states so far (the last
     of equals), as the authors' code saves; those that are trained stay in the memory of the training.
 
-    Where the coefficients are all zero they get a start. `stlsq`: from smoothed derivatives, in each environment by
-    itself; the released code searches thresholds and ridges but never notes the best, so that its last ones, the
-    defaults here, always win. A gate starts at 0.7 times the share of the environments that have its term. `normal`:
-    drawn N(0, 1), as the authors adapt to a new environment. Terms that are pruned or gated off stay so.
+    Where the coefficients are all zero they get a start. `stlsq`: sparse regression on smoothed derivatives, in each
+    environment by itself, with the threshold and ridge of the least error on the held states. (The released code
+    searches the same ones but never notes the best, so that the last always win: thresholds [0.01], ridges [0.05].) A
+    gate starts at 0.7 times the share of the environments that have its term. `normal`: drawn N(0, 1), as the authors
+    adapt to a new environment. Terms that are pruned or gated off stay so.
 
     Args:
         train_mask: false steps on the coefficients alone, as in a new environment with a mask of others.
@@ -43,8 +46,8 @@ class SpReME(Update):
         growth: of the penalty, a step.
         smallest: magnitude of a coefficient.
         start: see above.
-        threshold: of STLSQ.
-        alpha: ridge of STLSQ.
+        thresholds: of STLSQ.
+        ridges: of STLSQ.
         every: steps between two looks at the held states.
         seed: of `normal`.
     """
@@ -59,13 +62,13 @@ class SpReME(Update):
         growth: _NotNegative = 1e-3,
         smallest: _NotNegative = 1e-3,
         start: Literal["stlsq", "normal"] = "stlsq",
-        threshold: _NotNegative = 0.01,
-        alpha: _Positive = 0.05,
+        thresholds: Annotated[list[_Positive], Field(min_length=1)] = [0.1, 0.05, 0.01],  # noqa: B006 - only read
+        ridges: Annotated[list[_Positive], Field(min_length=1)] = [1.0, 0.5, 0.1, 0.05],  # noqa: B006
         every: PositiveInt = 1,
         seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
     ) -> None:
         self._train_mask, self._penalty, self._growth, self._smallest = train_mask, penalty, growth, smallest
-        self._start, self._threshold, self._alpha, self._every = start, threshold, alpha, every
+        self._start, self._thresholds, self._ridges, self._every = start, thresholds, ridges, every
         self._seed = seed
 
     def check(self, model: nn.Module) -> None:
@@ -131,17 +134,7 @@ class SpReME(Update):
                 drawn = torch.randn(coefficients.shape, generator=torch.Generator().manual_seed(self._seed))
                 coefficients.copy_(drawn.to(scale.device) / scale * allowed)
             else:
-                by_environment = model.by_environment(allowed)
-                found = [
-                    stlsq(
-                        *example,
-                        threshold=self._threshold,
-                        alpha=self._alpha,
-                        allowed=by_environment[i].cpu(),
-                    )
-                    for i, example in enumerate(regressions(model, batch))
-                ]
-                coefficients.copy_(torch.stack(found).permute(2, 0, 1).flatten(0, 1))
+                regress(model, batch, self._thresholds, self._ridges, allowed)
                 if self._train_mask:
                     share = model.by_environment(coefficients != 0).float().mean(0).T
                     gates.copy_(torch.where(share > 0, torch.logit(_SHARE * share), CLOSED))
@@ -155,15 +148,38 @@ class SpReME(Update):
         }
 
 
-def regressions(model: Equations, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-    """Of each environment the values of the terms [N x T, terms] and the smoothed derivatives [N x T, n], in float64 on
-    the CPU, of the states that train.
+@torch.no_grad()
+def regress(
+    model: Equations, batch: Batch, thresholds: Sequence[float], ridges: Sequence[float], allowed: Tensor
+) -> None:
+    """Give a model the coefficients of STLSQ in each environment by itself, with the threshold and ridge of the least
+    error on the held states.
+
+    Args:
+        model: whose gates are open where terms are allowed.
+        batch: trajectories.
+        thresholds: of coefficients.
+        ridges: see `stlsq`.
+        allowed: terms by environment, bool, shaped as the weight of the coefficients.
     """
     states = batch["states"].transpose(0, 1)
     whole = torch.cat([states, batch["late"].transpose(0, 1)[:, :, 1:]], 2)
-    slopes = derivatives(whole, float(batch["spacing"][0]))[:, :, : states.shape[2]]
-    phi = model.library(states.double()).cpu()
-    return list(zip(phi.flatten(1, 2), slopes.flatten(1, 2), strict=True))
+    slopes = derivatives(whole, float(batch["spacing"][0]))[:, :, : states.shape[2]].flatten(1, 2)
+    phi = model.library(states.double()).cpu().flatten(1, 2)
+    terms = model.by_environment(allowed).cpu()
+    rows = model.by_environment(model.coefficients.weight)
+    best, least = torch.zeros_like(rows), torch.full((model.environments,), torch.inf, device=rows.device)
+    for threshold, ridge in itertools.product(thresholds, ridges):
+        found = [
+            stlsq(*one, threshold=threshold, alpha=ridge, allowed=kept)
+            for *one, kept in zip(phi, slopes, terms, strict=True)
+        ]
+        rows.copy_(torch.stack(found))
+        errors = late_errors(model, batch)
+        better = errors < least
+        best = torch.where(better[:, None, None], rows, best)
+        least = torch.where(better, errors, least)
+    rows.copy_(best)
 
 
 def late_errors(model: Equations, batch: Batch) -> Tensor:

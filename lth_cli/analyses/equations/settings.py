@@ -23,4 +23,4 @@ class Settings(Section):
         [0.1, 0.05, 0.01],
         description="Of STLSQ; in each environment the threshold and ridge of the least error on held states count.",
     )
-    alphas: _Numbers = Field([1.0, 0.5, 0.1, 0.05], description="Its ridges.")
+    ridges: _Numbers = Field([1.0, 0.5, 0.1, 0.05], description="Its ridges.")

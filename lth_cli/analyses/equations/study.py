@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,11 +19,11 @@ from lth_cli.analyses.work import Work
 from lth_cli.config.errors import RequestError
 from lth_cli.data.batches import Batch
 from lth_cli.data.systems import SYSTEMS, systems
-from lth_cli.models.equations import Equations, stlsq
+from lth_cli.models.equations import Equations
 from lth_cli.objectives.trajectories import Trajectories, relative_errors
 from lth_cli.store.analyses import Row
 from lth_cli.training.evaluate import answer, arranged
-from lth_cli.training.spreme import late_errors, regressions
+from lth_cli.training.spreme import regress
 
 
 def prepare(request: Request, asked: Settings) -> Study:
@@ -134,21 +133,11 @@ def _truth(dataset: Any, model: Equations) -> Tensor | None:
 
 
 def _regressed(like: Equations, states: Batch, asked: Settings) -> Equations:
-    """STLSQ in each environment by itself, with the threshold and ridge of the least error on the held states."""
+    """STLSQ in each environment by itself, of all terms; see `regress`."""
     model = copy.deepcopy(like)
     model.gates.zero_()
-    rows = model.by_environment(model.coefficients.weight)
-    best, least = torch.zeros_like(rows), torch.full((model.environments,), torch.inf, device=rows.device)
-    everything = torch.ones(len(model.terms), model.states, dtype=torch.bool)
-    examples = regressions(model, states)
-    for threshold, alpha in itertools.product(asked.thresholds, asked.alphas):
-        found = [stlsq(*one, threshold=threshold, alpha=alpha, allowed=everything) for one in examples]
-        rows.copy_(torch.stack(found))
-        errors = late_errors(model, states)
-        better = errors < least
-        best = torch.where(better[:, None, None], rows, best)
-        least = torch.where(better, errors, least)
-    rows.copy_(best)
+    everything = torch.ones_like(model.coefficients.weight, dtype=torch.bool)
+    regress(model, states, asked.thresholds, asked.ridges, everything)
     return model
 
 
