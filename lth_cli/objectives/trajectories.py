@@ -31,16 +31,23 @@ class Trajectories(Objective):
         window: steps of a window of `soft` batches; what is left of a trajectory beyond whole windows is left out.
             None is the whole trajectory.
         substeps: Runge-Kutta steps from one state to the next in evaluation, where they lie farther apart.
+        through: whether gradients pass through the states at which derivatives are taken. They do not in the released
+            code, which computes terms outside of autograd.
         loss: a person's own, (outputs, batch) -> mean over the batch; `windows` are the states wanted.
     """
 
     metrics = (Metric("error", "lower"),)
 
     def __init__(
-        self, *, window: PositiveInt | None = None, substeps: PositiveInt = 5, loss: Loss | None = None
+        self,
+        *,
+        window: PositiveInt | None = None,
+        substeps: PositiveInt = 5,
+        through: bool = False,
+        loss: Loss | None = None,
     ) -> None:
         super().__init__(loss=loss)
-        self._window, self._substeps = window, substeps
+        self._window, self._substeps, self._through = window, substeps, through
 
     def interface(self, spec: Spec) -> Interface:
         """States in, derivatives out."""
@@ -79,8 +86,9 @@ class Trajectories(Objective):
         make: Any = getattr(model, "field", None)
         if make is not None:
             field = make(soft=SOFT in batch)
+        derivative = field if self._through else lambda x: field(x.detach())
         substeps = 1 if "windows" in batch else self._substeps
-        return integrate(field, wanted[:, :, 0], batch["spacing"], wanted.shape[2], substeps)
+        return integrate(derivative, wanted[:, :, 0], batch["spacing"], wanted.shape[2], substeps)
 
     def task(self, outputs: Tensor, batch: Batch) -> Tensor:
         """See the class."""

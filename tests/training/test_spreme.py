@@ -161,7 +161,7 @@ def test_a_step_written_out():
     (slope,) = torch.autograd.grad(loss, [model.gates])
     there = model.by_environment(stepped != 0).any(0).T & (before["gates"].sigmoid() > 1e-5)
     expected = torch.where(there, before["gates"] - 1e-3 * slope, -1e10)
-    torch.testing.assert_close(after["gates"], expected)
+    torch.testing.assert_close(after["gates"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_model_keeps_the_best_so_far():

@@ -98,12 +98,12 @@ def _measure(work: Work, state: NamedState, asked: Settings) -> dict[str, list[R
     for method, model in (("trained", trained), ("stlsq", _regressed(trained, states, asked))):
         closed = model.by_environment(model.coefficients.weight) * model.open.T
         there = closed != 0  # [environments, terms, states]
-        judged: Row = {"missing": None, "extra": None, "exact": None}
+        judged: Row = {"missing": None, "extra": None, "wrong": None}
         if truth is not None:
             judged = {
                 "missing": float((truth & ~there).sum((1, 2)).float().mean()),
                 "extra": float((there & ~truth).sum((1, 2)).float().mean()),
-                "exact": float((there == truth).all(2).all(1).float().mean()),
+                "wrong": float((there != truth).sum((1, 2)).float().mean()),
             }
         error, squared = _carried(work, state, model)
         terms = float(there.sum((1, 2)).float().mean())
