@@ -196,7 +196,11 @@ def _solve(system: System, first: _Floats, parameters: Sequence[float], times: N
         atol=_TOLERANCE,
     )
     states: _Floats = found.y.T
-    if not found.success or len(states) != len(times) or not np.isfinite(states.astype(np.float32)).all():
+    if (
+        not found.success
+        or len(states) != len(times)
+        or not (np.abs(states) < np.finfo(np.float32).max).all()
+    ):
         told = ", ".join(f"{value:g}" for value in parameters)
         problem = f"with parameters {told} it leaves what can be computed within {times[-1]:g}"
         raise ConfigError(("dataset.system", f"{problem}; a lower variance or span may help"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ from lth_cli.training.updates import Live, Update
 
 _OWNER = "spreme"
 _NAME = "coefficients.weight"
+_MOST = 60.0
 _SHARE = 0.7  # what the gate of a term starts at that all environments have
 _Positive = Annotated[float, Field(gt=0.0)]
 _NotNegative = Annotated[float, Field(ge=0.0)]
@@ -105,7 +107,10 @@ class SpReME(Update):
             coefficients.grad = None
             assert gates.grad is not None
             sigmoid = gates.sigmoid()
-            gates.grad.add_(sigmoid * (1 - sigmoid), alpha=self._penalty * (1 + self._growth) ** (step - 1))
+            # At e^60 all gates are long closed; float32 ends at e^88.
+            most = _MOST / math.log1p(self._growth) if self._growth else 0
+            penalty = self._penalty * (1 + self._growth) ** min(step - 1, most)
+            gates.grad.add_(sigmoid * (1 - sigmoid), alpha=penalty)
             training.apply()
 
         held["coefficients"].copy_(coefficients)
