@@ -304,6 +304,7 @@ def make_plan(config: schema.Config) -> Plan:
     trajectory = _pretrained(config, dense(made))
     model = made.build(config.resolved_seeds["init"])
     _check_told(model, made.objective, config)
+    made.update.check(model)
     optimizer = optimizers.build(config.optimizer, model)
     if config.rewind.optimizer == "kept":
         optimizers.check_maskable(optimizer, model)

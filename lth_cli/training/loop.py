@@ -253,6 +253,11 @@ class Trainer:
                 buffer.copy_(value)  # the update passes over the same batch
         return None
 
+    @property
+    def masks(self) -> Masks:
+        """The present ones, on the device; see `Live.masks`."""
+        return self._kept
+
     def gradients(self, batch: Batch, draw: int = 0) -> Tensor:
         """The gradients of a batch, masked, for an update; see `Live.gradients`."""
         self._draw = draw

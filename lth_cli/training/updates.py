@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, ClassVar, Protocol
 
@@ -34,6 +34,10 @@ class Live(Protocol):
     """
 
     memory: dict[str, dict[str, Tensor]]
+
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """Which weights of the prunable tensors are kept, bool by name."""
 
     @property
     def model(self) -> nn.Module:
@@ -68,6 +72,10 @@ class Update(abc.ABC):
     several_processes: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     passes: int = 1
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that it cannot train, before anything is. Raises ConfigError."""
+        return
 
     @abc.abstractmethod
     def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
