@@ -215,7 +215,7 @@ def test_a_trial_is_named_by_its_number_and_set_to_its_values(own: Path):
     ]
     assert not any(text.startswith("trial=") for point in nets for text in point.overrides)
     own.write_text(OWN.replace(swept, f"trials: 2, {swept}"))
-    with pytest.raises(ConfigError, match="steps.nets.trials"):
+    with pytest.raises(ConfigError, match="goes with ranges"):
         _points(own)
 
 
