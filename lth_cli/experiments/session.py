@@ -247,25 +247,25 @@ class Session:
         """
         for _ in range(_TRIES):
             advanced = self.engine.advance(trajectory, end, keep, until)
-            if advanced.end < end:
-                end = advanced.end
-                trajectory = dataclasses.replace(trajectory, ends_at=end)
-                keep = (*(step for step in keep if step < end), end)
+            at, ended, kept = advanced.end, trajectory, keep
+            if at < end:
+                ended = dataclasses.replace(trajectory, ends_at=at)
+                kept = (*(step for step in keep if step < at), at)
             chosen = masks
             if trajectory.recipe.policy is not None:
-                chosen = self.plan.ordered(self.engine.state(trajectory, end).masks)
+                chosen = self.plan.ordered(self.engine.state(ended, at).masks)
             if chosen is None:
-                weights = self.engine.state(trajectory, end).weights
+                weights = self.engine.state(ended, at).weights
                 chosen = mask_room.everything(
                     {name: tuple(weights[name].shape) for name in self.plan.prunable}
                 )
             try:
-                self._record(round_, trajectory, chosen, end, keep, advanced, nested, predictions, until)
+                self._record(round_, ended, chosen, at, kept, advanced, nested, predictions, until)
             except Gone as error:
                 if error.path.is_relative_to(round_.folder):
                     raise
                 continue
-            self._adopt(round_, trajectory)
+            self._adopt(round_, ended)
             return
         raise LthError(f"{self.engine.store.root} is deleted again and again while states are taken from it")
 

@@ -18,7 +18,7 @@ from lth_cli.analyses.lipschitz.mathematics import local_lipschitz, norm
 from lth_cli.analyses.lipschitz.settings import Settings
 from lth_cli.analyses.request import Answer, Request, Study, circumstances, settings
 from lth_cli.analyses.work import Work
-from lth_cli.config.errors import RequestError
+from lth_cli.config.errors import LthError, RequestError
 from lth_cli.data.batches import Batch
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.pruning.mask import Tensors
@@ -94,7 +94,7 @@ def _answer(work: Work, *, asked: Settings, paths: Sequence[Path]) -> Answer:
             rows.append({**where, "density": path.density, "step": step, **one})
             found += [one["lipschitz"]] if one["lipschitz"] is not None else []
         if not found:
-            raise RequestError(f"no update of {recorded.label} that was looked at moves a weight")
+            raise LthError(f"no update of {recorded.label} that was looked at moves a weight")
         mean, most = statistics.fmean(found), max(found)
         rounds.append({**where, "density": path.density, "updates": len(found), "mean": mean, "max": most})
         headline.append(
