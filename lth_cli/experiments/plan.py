@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from lth_cli.config import schema
+from lth_cli.config import goals, schema
 from lth_cli.config.distilling import Distillation
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.metrics import Metric
@@ -105,6 +105,7 @@ class Plan:
         own: metrics of a person's own.
         carried: tensors that a round takes from the end of the one before.
         taken: weights from elsewhere; None until `weights.with_weights` has found them.
+        goal: that ends a training before its length.
     """
 
     config: schema.Config
@@ -123,6 +124,7 @@ class Plan:
     own: tuple[OwnMetric, ...] = ()
     carried: tuple[str, ...] = ()
     taken: Taken | None = None
+    goal: goals.Goal | None = None
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -361,6 +363,7 @@ def make_plan(config: schema.Config) -> Plan:
         warnings=schedule_warnings(config, trajectory),
         own=own_metrics(config.evaluation.metrics, made.objective.metrics),
         carried=_carried(config, model, names),
+        goal=_goal(config, trajectory),
     )
 
 
@@ -377,6 +380,30 @@ def _check_told(model: nn.Module, objective: Objective, config: schema.Config) -
                 f"{config.model.target} does not take; docs/systems.md names one that does",
             )
         )
+
+
+def _goal(config: schema.Config, trajectory: Trajectory) -> goals.Goal | None:
+    """The goal that ends a training.
+
+    Raises:
+        ConfigError: at `until`: no such metric or split is measured.
+    """
+    if config.until is None:
+        return None
+    split, name, value = goals.parts(config.until)
+    if split not in trajectory.data.sizes:
+        raise ConfigError(
+            (
+                "until",
+                f"{config.until} is of validation examples, and there are none; write dataset.validation=0.1",
+            )
+        )
+    known = (*trajectory.recipe.objective.metrics, Metric("loss", "lower"))
+    metric = next((metric for metric in known if metric.name == name), None)
+    if metric is None:
+        accepted = ", ".join(f"{split}_{metric.name}" for metric in known)
+        raise ConfigError(("until", f"{split}_{name} is not measured here; accepted: {accepted}"))
+    return goals.Goal(split, metric, value)
 
 
 def _check_densities(config: schema.Pruning, shapes: Mapping[str, tuple[int, ...]]) -> None:
