@@ -134,12 +134,15 @@ def test_skin(tmp_path, place):
         Image.new("RGB", (9, 9), (n, 0, 0)).save(folder / "fitz" / f"{n}.png")
     (folder / "annotations_fitzpatrick17k.csv").write_text("\n".join(rows))
     (folder / "fitzpatrick17k.csv").write_text("\n".join(diagnoses))
-    found = skincon(place, path=str(folder), side=8, least=2)
+    found = skincon(place, path=str(folder), side=8, least=10)
     assert found.names == {"concepts": ("Plaque",)}
     numbers = torch.cat([split["inputs"][:, 0, 0, 0] for split in (found.train, found.test)])
     assert sorted(numbers.tolist()) == list(range(20))
     assert torch.equal(found.train["labels"], (found.train["inputs"][:, 0, 0, 0] % 4 == 0).long())
     assert torch.equal(found.train["concepts"][:, 0], (found.train["inputs"][:, 0, 0, 0] % 2).float())
-    (folder / "annotations_fitzpatrick17k.csv").write_text("\n".join([*rows[:3], "2,2.png,1,,0"]))
-    with pytest.raises(ConfigError, match=r"every concept of 2.png"):
-        skincon(place, path=str(folder), side=8, least=2)
+    for missing in ("", "?", "0.5"):
+        (folder / "annotations_fitzpatrick17k.csv").write_text(
+            "\n".join([*rows[:3], f"2,2.png,1,{missing},0"])
+        )
+        with pytest.raises(ConfigError, match=r"every concept of 2.png"):
+            skincon(place, path=str(folder), side=8, least=2)

@@ -138,7 +138,7 @@ def _measure(
             else:
                 scores = by_group(score(name, answers), groups)
             rank = ranks(scores, batch=asked.batch)[:, of_concept]
-            curves.append(errors(answers, rank, len(groups), read(trial)))
+            curves.append(errors(answers, rank, len(groups), read(trial), balanced=asked.balanced))
         found[name] = [statistics.fmean(values) for values in zip(*curves, strict=True)]
     return found
 

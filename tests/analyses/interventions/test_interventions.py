@@ -74,6 +74,17 @@ def test_errors_fall_as_concepts_are_told():
     assert errors(two, torch.tensor([[1, 0], [1, 0]]), 2) == [1.0, 0.5, 0.0]
 
 
+def test_balanced_error_counts_each_class_alike():
+    """Of three examples of class 0 one is taken for class 1, the only one of class 1 is right; class 2 has none."""
+    four = answers([[0.9], [0.9], [0.1], [0.1]], [[0.0]] * 4, [[1.0], [0.0], [-1.0]], labels=(0, 0, 0, 1))
+    four = Answers(
+        four.logits, four.concepts, four.labels, four.weight, torch.tensor([0.0, 0.5, 0.0]).double(), True
+    )
+    untold = torch.zeros(4, 1, dtype=torch.int64)
+    assert errors(four, untold, 0) == [1 / 4]
+    assert errors(four, untold, 0, balanced=True) == pytest.approx([1 / 6])
+
+
 def test_logits_are_told_by_percentiles():
     """Logits 0 to 20: the 5th percentile is 1, the 95th 19."""
     logits = torch.arange(21.0, dtype=torch.float64)[:, None]
