@@ -74,7 +74,7 @@ def cub(
     """
     folder = _folder(place, path, "CUB_200_2011")
     names = _attribute_names(folder)
-    files = {int(number): name for number, name in _columns(folder / "images.txt", 2)}
+    files = {int(number): name for number, name in _columns(folder / "images.txt", 2, numbers=1)}
     classes = {int(number): int(name) - 1 for number, name in _columns(folder / "image_class_labels.txt", 2)}
     trains = {int(number): name == "1" for number, name in _columns(folder / "train_test_split.txt", 2)}
     numbers = sorted(files)
@@ -251,14 +251,14 @@ def _attribute_names(folder: Path) -> list[str]:
     ]
     for file in places:
         if file.is_file():
-            return [name for _, name in _columns(file, 2)]
+            return [name for _, name in _columns(file, 2, numbers=1)]
     raise ConfigError(
         ("dataset.path", f"there is no attributes.txt in {folder}, its attributes/ or beside it")
     )
 
 
-def _columns(file: Path, count: int) -> Iterator[tuple[str, ...]]:
-    """The first columns of a file of words, numbers but the last of two. Raises ConfigError."""
+def _columns(file: Path, count: int, *, numbers: int | None = None) -> Iterator[tuple[str, ...]]:
+    """The first columns of a file of words, of which so many (or all) are numbers. Raises ConfigError."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -267,15 +267,11 @@ def _columns(file: Path, count: int) -> Iterator[tuple[str, ...]]:
         words = tuple(line.split()[:count])
         if not words:
             continue
-        numeric = words if count > 2 or file.name in _NUMBERS else words[:1]
-        if len(words) < count or not all(word.isdecimal() for word in numeric):
+        if len(words) < count or not all(word.isdecimal() for word in words[:numbers]):
             raise ConfigError(
                 ("dataset.path", f"{file}, line {number} is not {count} columns: {line[:80]!r}")
             )
         yield words
-
-
-_NUMBERS = ("image_class_labels.txt", "train_test_split.txt")
 
 
 def _table(file: Path, needed: Sequence[str]) -> list[Mapping[str, str]]:
