@@ -148,7 +148,7 @@ def skincon(
     rows = [row for row in _table(where, ("ImageID", leave_out)) if _BINARY.get(row[leave_out].strip()) != 1]
     if not rows:
         raise ConfigError(("dataset.path", f"{where} has no images to consider"))
-    names = [name for name in rows[0] if name not in ("", "ImageID", leave_out) and "Unnamed" not in name]
+    names = [name for name in rows[0] if name not in ("ImageID", leave_out) and "Unnamed" not in name]
     noted = np.full((len(rows), len(names)), -1, dtype=np.int8)
     labels = np.zeros(len(rows), dtype=np.int64)
     for number, row in enumerate(rows):
@@ -283,7 +283,8 @@ def _table(file: Path, needed: Sequence[str]) -> list[Mapping[str, str]]:
         raise ConfigError(("dataset.path", f"{file} cannot be read: {error}")) from error
     if missing := [name for name in needed if not rows or name not in rows[0]]:
         raise ConfigError(("dataset.path", f"{file} has no column {', '.join(missing)}"))
-    return [{name: value or "" for name, value in row.items()} for row in rows]
+    # The index that pandas writes has no name, nor have values beyond the columns.
+    return [{name: value or "" for name, value in row.items() if name} for row in rows]
 
 
 def _complete(

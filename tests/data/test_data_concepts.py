@@ -129,7 +129,7 @@ def test_skin(tmp_path, place):
     (folder / "fitz").mkdir(parents=True)
     rows, diagnoses = [",ImageID,Plaque,Scar,Do not consider this image"], ["md5hash,three_partition_label"]
     for n in range(21):
-        rows.append(f"{n},{n}.png,{n % 2},0,{int(n == 20)}")
+        rows.append(f"{n},{n}.png,{n % 2},0,{int(n == 20)},beyond")
         diagnoses.append(f"{n},{'malignant' if n % 4 == 0 else 'benign'}")
         Image.new("RGB", (9, 9), (n, 0, 0)).save(folder / "fitz" / f"{n}.png")
     (folder / "annotations_fitzpatrick17k.csv").write_text("\n".join(rows))

@@ -60,15 +60,20 @@ def _check(state: NamedState, asked: Settings) -> list[list[int]]:
             f"analysis.concepts={asked.concepts} is of probabilities, and the second half of {name} takes logits "
             f"(model.link={model.link}); write analysis.concepts=soft"
         )
-    names = recipe.data.spec.names.get("concepts", ())
     if asked.level == "individual":
         return [[concept] for concept in range(recipe.interface.sizes["concepts"])]
-    if not names:
+    groups = groups_of(recipe.data.spec.names.get("concepts", ()))
+    if not groups:
         raise RequestError(f"analysis.level=group: the data of {name} name no groups of concepts")
+    return groups
+
+
+def groups_of(names: Sequence[str]) -> list[list[int]]:
+    """Numbers of the concepts `GROUP::NAME` of each group; none where no name has a group."""
     together: dict[str, list[int]] = {}
     for number, concept in enumerate(names):
         together.setdefault(concept.partition("::")[0], []).append(number)
-    return list(together.values())
+    return list(together.values()) if any("::" in concept for concept in names) else []
 
 
 def _answer(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lth_cli.analyses.interventions.mathematics import Answers, by_group, errors, ranks, score
+from lth_cli.analyses.interventions.study import groups_of
 
 RUN = [
     "dataset=synthetic_concepts",
@@ -59,6 +60,8 @@ def test_order_by_example_or_of_all_together_by_concept_or_group():
     scores = torch.tensor([[0.9, 0.8, 0.7], [0.1, 0.3, 0.2]])
     assert ranks(scores, batch=False).tolist() == [[0, 1, 2], [2, 0, 1]]
     assert ranks(scores, batch=True).tolist() == [[0, 0, 1], [2, 1, 2]]
+    assert groups_of(["bill::red", "bill::blue", "wing::long"]) == [[0, 1], [2]]
+    assert groups_of(["plaque", "scar"]) == []
     assert torch.allclose(by_group(scores, [[0], [1, 2]]), torch.tensor([[0.9, 0.75], [0.1, 0.25]]))
 
 
