@@ -84,7 +84,9 @@ def _answer(
     for state, together in zip(states, groups, strict=True):
         work.observer.part_started(state.label)
         measured = functools.partial(_measure, work, state, asked, together)
-        found: dict[str, list[float]] = work.once(state.identity, measured)
+        parts: dict[str, list[float]] = work.once(state.identity, measured)
+        # What is read after a kill is in the order of the alphabet.
+        found = {name: parts[name] for name in asked.scores}
         where = {
             "state": state.label,
             "run": state.recorded.run.name,

@@ -8,6 +8,7 @@ import torch
 
 from lth_cli.analyses.interventions.mathematics import Answers, by_group, errors, ranks, score
 from lth_cli.analyses.interventions.study import groups_of
+from lth_cli.analyses.work import Work
 
 RUN = [
     "dataset=synthetic_concepts",
@@ -113,7 +114,9 @@ def curves(runs):
 
 
 @pytest.mark.parametrize("link", ["independent", "sequential", "joint", "joint_probabilities"])
-def test_every_link_is_asked_by_every_score(lth, tmp_path, link):
+def test_every_link_is_asked_by_every_score(lth, tmp_path, monkeypatch, link):
+    if link == "joint":  # as a part is read after a kill
+        monkeypatch.setattr(Work, "once", lambda self, key, compute: dict(sorted(compute().items())))
     assert lth("train", *RUN, f"model.link={link}", "name=a").code == 0
     done = lth("analyze", "a", "analysis=interventions", "analysis.trials=2")
     assert done.code == 0, done.err
