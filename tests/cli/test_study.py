@@ -25,8 +25,10 @@ steps:
     overrides: {analysis: instability, analysis.points: 3, "analysis.splits": "[test]"}
     next: {function: lth_cli.studies.branching.earliest_true, answers: stability, key: analysis.at, column: stable,
            lowest: 0, highest: 4, resolution: 1}
-profiles: {quick: {}}
+  longer: {command: train}
+profiles: {quick: {without: [longer]}}
 tables:
+  longer: {title: Left out here, of: [longer], rows: step}
   accuracy: {title: Accuracy, of: [imp, again], rows: step, columns: kind}
   stability: {title: Stability, of: [stable], answers: stability, metric: test_barrier, rows: step, columns: round}
 holds:
@@ -58,6 +60,7 @@ def test_a_study_runs_once_and_its_report_stays_the_same(study: Path, tmp_path: 
     assert "not checked: not measured" in told
     folder = tmp_path / "runs" / "studies" / "own" / "quick"
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert b"## Stability" in before["report.md"] and b"Left out here" not in before["report.md"]
     assert {"report.md", "study.json", "accuracy.csv", "stability.csv"} <= before.keys()
     shown = json.loads(_lth("study", "show", str(study), "--json"))["steps"]
     assert [(one["done"], one["steps"]) for one in shown.values()] == [(2, 0), (2, 0), (1, 0)]
