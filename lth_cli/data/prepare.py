@@ -143,14 +143,21 @@ def check_fields(fields: Fields, name: str) -> None:
                     problems.append(f"{split} {field} are {low} to {high}, but {allowed}")
         if "concepts" in fields.sizes:
             problems += _concept_problems(split, tensors, fields.sizes)
-    if fields.grouped is not None:
-        groups = fields.train.get(fields.grouped)
-        if groups is None or groups.dtype != torch.int64 or groups.ndim != 1 or int(groups.min()) < 0:
-            problems.append(f"{fields.grouped} must be groups of examples from 0 on, int64 [N]")
+    problems += _group_problems(fields)
     for field, named in fields.names.items():
         if field not in fields.train or fields.train[field].shape[1:] != (len(named),):
             problems.append(f"{len(named)} names are of {field}, which has no such columns")
     _raise(name, problems)
+
+
+def _group_problems(fields: Fields) -> list[str]:
+    """What is wrong with the groups of training examples, where there are any."""
+    if fields.grouped is None:
+        return []
+    groups = fields.train.get(fields.grouped)
+    if groups is None or groups.dtype != torch.int64 or groups.ndim != 1 or int(groups.min()) < 0:
+        return [f"{fields.grouped} must be groups of examples from 0 on, int64 [N]"]
+    return []
 
 
 def _concept_problems(split: str, tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> list[str]:
