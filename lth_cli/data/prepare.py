@@ -140,6 +140,10 @@ def check_fields(fields: Fields, name: str) -> None:
                 if low < 0 or high >= vocabulary:
                     allowed = f"vocabulary={vocabulary} allows 0 to {vocabulary - 1}"
                     problems.append(f"{split} {field} are {low} to {high}, but {allowed}")
+    if fields.grouped is not None:
+        groups = fields.train.get(fields.grouped)
+        if groups is None or groups.dtype != torch.int64 or groups.ndim != 1 or int(groups.min()) < 0:
+            problems.append(f"{fields.grouped} must be groups of examples from 0 on, int64 [N]")
     for field, named in fields.names.items():
         if field not in fields.train or fields.train[field].shape[1:] != (len(named),):
             problems.append(f"{len(named)} names are of {field}, which has no such columns")
