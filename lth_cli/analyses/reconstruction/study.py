@@ -82,7 +82,7 @@ def prepare(request: Request, asked: Settings) -> Study:
         {**settings(asked, "state"), "state": state.identity, **circumstances(state.recorded)},
         {"states": [state.label]},
         functools.partial(_answer, asked=asked, state=state),
-        parts=len(blocks) + (asked.reconstruction == "cross"),
+        parts=len(blocks),
     )
 
 
