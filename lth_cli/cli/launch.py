@@ -47,6 +47,7 @@ def launch(
     like: Run | None = None,
     config_dir: Path | None = None,
     multirun: bool = False,
+    trials: int | None = None,
     quiet: bool = False,
     as_json: bool = False,
 ) -> None:
@@ -60,6 +61,7 @@ def launch(
         like: the run whose config is gone on from, by `--from`.
         config_dir: the person's own config folder.
         multirun: run every combination of the swept values.
+        trials: of a sweep, how many values of ranges are tried.
         quiet: show only the result.
         as_json: show it as JSON.
 
@@ -69,7 +71,7 @@ def launch(
     """
     overrides = compose.quote_rounds(overrides)
     refuse_unused(kind, overrides)
-    points = make_points(primary, overrides, config_dir, multirun, source, like)
+    points = make_points(primary, overrides, config_dir, multirun, source, like, trials)
     prefix = like.name if like else f"{kind}-{source.name}" if source else kind
     refuse_swept_places(points)
     names = names_of(prefix, points)
@@ -97,12 +99,13 @@ def make_points(
     multirun: bool,
     source: Run | None = None,
     like: Run | None = None,
+    trials: int | None = None,
 ) -> list[Point]:
     """Every point composed and validated; all mistakes of all points in one error.
 
     Over the config of `source`, whose masks are retrained, or of `like`, which keeps what it was asked for, too.
     """
-    combinations = compose.expand(overrides) if multirun else [tuple(overrides)]
+    combinations = compose.expand(overrides, trials) if multirun else [tuple(overrides)]
     points: list[Point] = []
     problems: list[tuple[str, str]] = []
     base = source or like

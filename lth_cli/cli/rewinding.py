@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from lth_cli.cli.running import ConfigDir, Json, Multirun, Overrides, Package, Quiet, ShowConfig, named_run
+from lth_cli.cli.running import (
+    ConfigDir,
+    Json,
+    Multirun,
+    Overrides,
+    Package,
+    Quiet,
+    ShowConfig,
+    Trials,
+    named_run,
+)
 
 _EXAMPLES = (
     "Examples: lth rewind RUN -m rewind.to=0,100it,500it,2ep   lth rewind RUN rounds=3,5-8 control=reinit   "
@@ -28,6 +38,7 @@ def _rewind(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or path of the run with the masks.")],
     overrides: Overrides = None,
     multirun: Multirun = False,
+    trials: Trials = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Let the stored config of the run name code from outside lth.")
     ] = False,
@@ -48,6 +59,8 @@ def _rewind(
             raise typer.BadParameter(f"{cfg!r}; accepted: job", param_hint="--cfg")
         _print_config(make_points("rewind", typed, config_dir, False, source)[0].values, package)
         return
+    if trials is not None and not multirun:
+        raise typer.BadParameter("makes a sweep; add -m", param_hint="--trials")
     if not trust:
         check_trust(source)
     launch(
@@ -57,6 +70,7 @@ def _rewind(
         source=source,
         config_dir=config_dir,
         multirun=multirun,
+        trials=trials,
         quiet=quiet,
         as_json=json,
     )

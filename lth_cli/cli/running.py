@@ -19,6 +19,14 @@ Overrides = Annotated[
 Multirun = Annotated[
     bool, typer.Option("--multirun", "-m", help="Run every combination of a=1,2 b=range(3).")
 ]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        "--trials",
+        metavar="N",
+        help="With -m: try N quasi-random values of each range, as 'optimizer.lr=tag(log,interval(1e-4,1))'.",
+    ),
+]
 ShowConfig = Annotated[
     str | None, typer.Option("--cfg", "-c", metavar="job|hydra|all", help="Print the config, run nothing.")
 ]
@@ -78,6 +86,7 @@ def _command(kind: str) -> Any:
     def command(
         overrides: Overrides = None,
         multirun: Multirun = False,
+        trials: Trials = None,
         cfg: ShowConfig = None,
         info: Info = None,
         resolve: Resolve = False,
@@ -95,6 +104,8 @@ def _command(kind: str) -> Any:
         like = None if from_run is None else _base(kind, from_run, typed, config_dir, trust)
         if like is not None and (cfg or info or config_name):
             raise typer.BadParameter("does not go with --cfg, --info and --config-name", param_hint="--from")
+        if trials is not None and not multirun:
+            raise typer.BadParameter("makes a sweep; add -m", param_hint="--trials")
         if cfg or info:
             _show_config(primary, typed, cfg, info, resolve, package, config_dir)
             return
@@ -117,6 +128,7 @@ def _command(kind: str) -> Any:
             like=like,
             config_dir=config_dir,
             multirun=multirun,
+            trials=trials,
             quiet=quiet,
             as_json=json,
         )

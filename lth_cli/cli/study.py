@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ from lth_cli.cli.running import ConfigDir, Json, Quiet
 if TYPE_CHECKING:
     from lth_cli.cli.studying import Estimate, Runner
     from lth_cli.studies.report import Verdict
+
+_MAIN = "import sys; from lth_cli.cli.main import main; sys.exit(main())"
 
 
 def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -161,15 +164,26 @@ def _run(
     config_dir: ConfigDir = None,
     quiet: Quiet = False,
     json: Json = False,
+    goes_on: Annotated[bool, typer.Option("--goes-on", hidden=True)] = False,
 ) -> None:
     runner = _runner(name, typed, config_dir, quiet or json)
-    complete = runner.run(runner.check())
-    if not complete:
-        typer.echo(
-            "lth: points run on the cluster (lth ls --sweep shows them); once they are done, the same command goes on",
-            err=True,
-        )
+    if not runner.run(runner.check(), again=not goes_on):
+        from lth_cli.config.errors import LthError
+
+        told = "points run on the cluster (lth ls --sweep shows them)"
+        try:
+            job = runner.go_on_later(_this_command())
+            told += f"; job {job} goes on with the study once they have ended"
+        except LthError as error:
+            told += f"; once they have ended, the same command goes on ({error})"
+        typer.echo(f"lth: {told}", err=True)
     _tell(runner, json)
+
+
+def _this_command() -> list[str]:
+    """How to run this command again, on another machine of a cluster, without submitting what ended there."""
+    arguments = [text for text in sys.argv[1:] if text != "--goes-on"]
+    return [sys.executable, "-P", "-c", _MAIN, *arguments, "--goes-on"]
 
 
 def _report(name: Name, typed: Typed = None, config_dir: ConfigDir = None, json: Json = False) -> None:

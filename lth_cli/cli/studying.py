@@ -18,15 +18,19 @@ from lth_cli.cli.signals import Signals
 from lth_cli.cli.sweep import Checker, run_sweep
 from lth_cli.config import compose
 from lth_cli.config.errors import ConfigError, LthError, RequestError
+from lth_cli.config.launching import Launcher
 from lth_cli.config.points import load_all
 from lth_cli.config.schema import Config
 from lth_cli.config.steps import parse_rounds
 from lth_cli.experiments.plan import make_plan
 from lth_cli.experiments.session import find_existing, stored_config
 from lth_cli.experiments.space import needed
-from lth_cli.store.files import make_folder
+from lth_cli.launchers import slurm
+from lth_cli.report.sweeps import ACTIVE, status
+from lth_cli.store.files import make_folder, read_json, write_json
 from lth_cli.store.locks import Lock
 from lth_cli.store.runs import Run, check_name, list_runs
+from lth_cli.store.sweeps import Sweep, folder_of
 from lth_cli.studies import report
 from lth_cli.studies.finding import function
 from lth_cli.studies.plan import ANSWER, PlannedStep, Point, StudyPlan, branch
@@ -34,6 +38,7 @@ from lth_cli.studies.tables import Pivot, Record, of_run, pivot
 from lth_cli.training.engine import Interrupted
 
 FOLDER = "studies"
+_NEXT = "goes_on.json"
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Runner:
         self._checkers: dict[str, Checker] = {}
         places = [text for text in plan.typed if text.startswith("runs_dir=")]
         self.runs_dir = Path(str(compose.compose("train", places, config_dir)["runs_dir"]))
+        self._sweeps: dict[str, Launcher] = {}
 
     @property
     def folder(self) -> Path:
@@ -247,8 +253,12 @@ class Runner:
 
     # Running
 
-    def run(self, checked: dict[str, list[Checked]]) -> bool:
+    def run(self, checked: dict[str, list[Checked]], again: bool = True) -> bool:
         """Run what is missing, step by step; False where points run on without this process.
+
+        Args:
+            checked: what `check` found.
+            again: submit points, too, whose jobs on a cluster have ended without finishing them.
 
         Raises:
             LthError: a step failed; the steps that do not build on it have been run.
@@ -265,7 +275,7 @@ class Runner:
                     continue
                 self.say(f"step {number} of {len(self.plan.steps)}, {step.name}: lth {step.command}")
                 try:
-                    missing |= self._run(step)
+                    missing |= self._run(step, again)
                 except (RequestError, Interrupted):
                     raise
                 except LthError as error:
@@ -275,19 +285,48 @@ class Runner:
             raise LthError("\n".join(failed))
         return not missing
 
-    def _run(self, step: PlannedStep) -> set[str]:
+    def go_on_later(self, command: Sequence[str]) -> str:
+        """Submit a job that runs a command once the jobs that this process submitted have ended; returns its number.
+
+        One that waits for earlier jobs of the study is called off: the new one does its work.
+
+        Raises:
+            LthError: the cluster refuses it.
+        """
+        jobs, states = self._jobs()
+        note = self.folder / _NEXT
+        before = read_json(note)["job"] if note.is_file() else None
+        waiting = [job for job, state in states.items() if state in ("PENDING", "RUNNING")] or list(jobs)
+        if before is not None and (slurm.job_states([before]) or {}).get(before) == "PENDING":
+            slurm.cancel([before])
+        log = self.folder.resolve() / "goes_on.log"
+        job = slurm.submit_after(
+            waiting, command, self.plan.found.name, log, next(iter(self._sweeps.values()))
+        )
+        write_json(note, {"job": job})
+        return job
+
+    def _jobs(self) -> tuple[list[str], dict[str, str]]:
+        """Jobs of the sweeps that this process launched, and what the cluster says of them."""
+        points = [
+            point for name in self._sweeps for point in Sweep.open(folder_of(self.runs_dir, name)).points()
+        ]
+        jobs = [point.job for point in points if point.job is not None]
+        return jobs, slurm.job_states(jobs) or {}
+
+    def _run(self, step: PlannedStep, again: bool) -> set[str]:
         """Run a step; names of runs that are not finished, as they run on a cluster."""
         if step.next is None:
-            return self._run_points(step, step.points)
+            return self._run_points(step, step.points, again)
         for point in step.points:
             found: dict[str, list[Record]] = {}
             for one in self._branches(step, point, found):
-                if self._run_points(step, [one]):
+                if self._run_points(step, [one], again):
                     return {one.name}
                 found[one.name] = self._records(step, self._checked(step, [one])[0]) or []
         return set()
 
-    def _run_points(self, step: PlannedStep, points: Sequence[Point]) -> set[str]:
+    def _run_points(self, step: PlannedStep, points: Sequence[Point], again: bool) -> set[str]:
         checked = self._checked(step, points)
         if step.command == "analyze":
             for one in checked:
@@ -307,6 +346,11 @@ class Runner:
             name = f"{self.plan.found.name}-{self.plan.folder}-{step.name}"
             if sources:
                 name = members[0].point.name
+            if not again:
+                self._refuse_ended(name, {one.point.name for one in members})
+            launcher = composed[0].config.launcher
+            if launcher.kind == "slurm":
+                self._sweeps[name] = launcher
             run_sweep(
                 step.command,
                 name,
@@ -318,6 +362,23 @@ class Runner:
                 shown=False,
             )
         return {one.point.name for one in self._checked(step, points) if not one.finished}
+
+    def _refuse_ended(self, name: str, runs: set[str]) -> None:
+        """Refuse points of a sweep whose jobs have ended without finishing them. Raises LthError."""
+        path = folder_of(self.runs_dir, name)
+        if not (path / "sweep.json").is_file():
+            return
+        points = [point for point in Sweep.open(path).points() if point.run in runs and point.job is not None]
+        states = slurm.job_states(point.job for point in points)
+        ended = [
+            one for one in status(Sweep.open(path), states) if one.point in points and one.state not in ACTIVE
+        ]
+        if ended:
+            why = f": {ended[0].error}" if ended[0].error else ""
+            raise LthError(
+                f"{len(ended)} of {len(runs)} points ended unfinished, such as {ended[0].point.run} "
+                f"({ended[0].state}{why}); lth study run submits them again"
+            )
 
     def _answer(self, one: Checked) -> None:
         assert one.question is not None

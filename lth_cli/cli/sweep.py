@@ -49,7 +49,7 @@ _NEVER_UNFIT: Any = {
 # What the points of a dense training may differ in.
 _AFTER_DENSE = {
     *("name", "runs_dir", "data", "pruning", "rewind", "controls", "control", "rounds"),
-    *("checkpoint", "evaluation"),
+    *("checkpoint", "evaluation", "until"),
 }
 _MOST_SHOWN_RUNS = 12
 _WATCH_SECONDS = 5.0

@@ -28,6 +28,7 @@ from lth_cli.config.bombs import refuse_bombs
 from lth_cli.config.errors import ConfigError, RequestError
 from lth_cli.config.named import packaged_configs
 from lth_cli.config.schema import Config, fields
+from lth_cli.config.trials import Range, drawn_trials
 from lth_cli.config.values import FORMS
 
 _MOST_POINTS = 10_000
@@ -355,22 +356,46 @@ def load(command: str, overrides: Sequence[str], config_dir: Path | None = None)
     return Point(tuple(overrides), values, validate(values))
 
 
-def expand(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+def expand(overrides: Sequence[str], trials: int | None = None) -> list[tuple[str, ...]]:
     """The points of a sweep: the product of every `a=1,2`, `b=range(3)`, `c=choice(x,y)`, first key slowest.
 
+    Keys that are given a range, `a=interval(0,1)`, are tried together at quasi-random values in it, for every point of
+    the others.
+
+    Args:
+        overrides: as typed.
+        trials: how many values of each range are tried.
+
     Raises:
-        ConfigError: for overrides outside Hydra's grammar, sweeps without points or whose points cannot be listed, or
-            a sweep of more than 10,000 points.
+        ConfigError: for overrides outside Hydra's grammar, sweeps without points or whose points cannot be listed,
+            ranges without a number of trials or the reverse, or a sweep of more than 10,000 points.
     """
     check_override_syntax(overrides)
     points: list[tuple[str, ...]] = [()]
+    ranges: dict[str, Range] = {}
     for override in overrides:
         parsed = OverridesParser.create().parse_override(override)
-        options = _options(override, parsed) if parsed.is_sweep_override() else [override]
-        if len(points) * len(options) > _MOST_POINTS:
+        key, options = parsed.get_key_element(), [override]
+        if parsed.is_interval_sweep() and trials is not None:
+            ranges[override] = Range.parse(key, override.partition("=")[2])
+        elif parsed.is_interval_sweep():
+            raise ConfigError((override, "is a range; say how many values of it to try: --trials 20"))
+        elif parsed.is_sweep_override():
+            options = _options(override, parsed)
+        if len(points) * len(options) * (trials or 1) > _MOST_POINTS:
             raise ConfigError((override, f"the sweep has more than {_MOST_POINTS} points"))
         points = [(*point, option) for point in points for option in options]
-    return points
+    if trials is None:
+        return points
+    if not ranges:
+        raise ConfigError(
+            ("--trials", "needs a range to try, such as 'optimizer.lr=tag(log,interval(1e-4,1))'")
+        )
+    return [
+        tuple(f"{text.partition('=')[0]}={values[text]}" if text in values else text for text in point)
+        for point in points
+        for values in drawn_trials(ranges, trials)
+    ]
 
 
 def _options(text: str, override: Override) -> list[str]:

@@ -24,7 +24,7 @@ class DataPlace(Section):
 
 
 # Columns of the table that analysis=examples stores.
-Score = Literal["loss", "margin", "el2n", "grand", "forgetting", "barrier"]
+Score = Literal["loss", "margin", "el2n", "grand", "forgetting", "barrier", "improvement"]
 
 
 class Subset(Section):

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from lth_cli.config.datasets import Augment, DataPlace, Dataset, Normalize, Score, Subset
 from lth_cli.config.distilling import Distillation
+from lth_cli.config.goals import GOAL
 from lth_cli.config.launching import Launcher
 from lth_cli.config.pruning import CONTROLS, Control, Controls, Pruning, Rewind, SparseTraining
 from lth_cli.config.steps import Duration, parse_rounds
@@ -299,6 +300,11 @@ class Config(Section):
     optimizer: Optimizer
     schedule: Schedule
     training: Training
+    until: Annotated[str, Field(pattern=GOAL)] | None = Field(
+        None,
+        description="Goal that ends a training before its length: val_accuracy:0.98 at the first evaluation with at "
+        "least that, test_loss:0.1 with at most that. Schedules extend over training.length all the same.",
+    )
     pruning: Pruning
     sparse_training: SparseTraining = SparseTraining()
     rewind: Rewind = Rewind()

@@ -18,6 +18,7 @@ from pydantic import (
     model_serializer,
 )
 
+from lth_cli.config.goals import GOAL
 from lth_cli.config.sources import digests
 from lth_cli.config.steps import Duration, parse_rounds
 
@@ -86,6 +87,7 @@ FORMS = {
     DEVICE: "must be auto, cpu, mps, cuda or cuda:N",
     JOB_TIME: "must be a time such as 30min or 12h",
     JOB_MEMORY: "must be an amount of memory such as 500M or 16G",
+    GOAL: "must be SPLIT_METRIC:VALUE of the validation or test examples, such as val_accuracy:0.98 or test_loss:0.1",
 }
 """What a message says of a text that is not of a form: a regular expression is no answer."""
 SlurmText = Annotated[str, Field(pattern=ONE_LINE, max_length=1000)]  # it ends up in a script

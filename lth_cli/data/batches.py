@@ -206,6 +206,55 @@ class Order:
         return tensor_digest(self.epoch(step // self.steps_per_epoch))
 
 
+class GroupOrder:
+    """Which examples each step takes: all of so many groups, drawn without replacement, anew in each step.
+
+    An epoch is as many steps as visit each group once on average, the number rounded up.
+
+    Args:
+        groups: of each training example, int64 [N].
+        batch_size: groups a step.
+        seed: of what is drawn.
+        shuffle: draw groups, and the order of the examples of each; otherwise groups take turns in their order.
+
+    Raises:
+        ConfigError: fewer groups have examples than a step takes.
+    """
+
+    def __init__(self, groups: Tensor, batch_size: int, seed: int, shuffle: bool) -> None:
+        numbers: Tensor = groups.unique()  # type: ignore[no-untyped-call]
+        if len(numbers) < batch_size:
+            message = f"{batch_size} is more than the {len(numbers)} groups that have training examples"
+            raise ConfigError(("training.batch_size", message))
+        self._members = [(groups == number).nonzero().flatten() for number in numbers]
+        self._size, self._seed, self._shuffle = batch_size, seed, shuffle
+        self.steps_per_epoch = -(-len(numbers) // batch_size)
+
+    def _drawn(self, step: int) -> tuple[list[int], torch.Generator]:
+        """The groups of a step, and what the order of their examples is drawn from."""
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "groups", step))
+        count = len(self._members)
+        if self._shuffle:
+            return torch.randperm(count, generator=generator)[: self._size].tolist(), generator
+        return [number % count for number in range(step * self._size, (step + 1) * self._size)], generator
+
+    def batch_examples(self, step: int) -> int:
+        """Examples in the batch of a step."""
+        return sum(len(self._members[group]) for group in self._drawn(step)[0])
+
+    def positions(self, step: int) -> Tensor:
+        """Indices of the examples in the batch of a step, group after group, int64 [B], on the CPU."""
+        groups, generator = self._drawn(step)
+        members = [self._members[group] for group in groups]
+        if self._shuffle:
+            members = [rows[torch.randperm(len(rows), generator=generator)] for rows in members]
+        return torch.cat(members)
+
+    def digest(self, step: int) -> str:
+        """Of the batch of a step."""
+        return tensor_digest(self.positions(step))
+
+
 def tensor_digest(tensor: Tensor) -> str:
     """SHA-256 (hexadecimal) of the bytes of a contiguous CPU tensor."""
     return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()

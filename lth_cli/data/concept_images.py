@@ -24,6 +24,7 @@ from lth_cli.data.source import Arrays, Fields, Place
 _FORMAT = 1
 """Version of how files become arrays; a new one leaves old caches unused."""
 _SPLIT_SEED = 42  # of the authors' code
+_BINARY = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 _Side = Annotated[int, Field(ge=8, le=1024)]
 
 
@@ -73,7 +74,7 @@ def cub(
     """
     folder = _folder(place, path, "CUB_200_2011")
     names = _attribute_names(folder)
-    files = {int(number): name for number, name in _columns(folder / "images.txt", 2)}
+    files = {int(number): name for number, name in _columns(folder / "images.txt", 2, numbers=1)}
     classes = {int(number): int(name) - 1 for number, name in _columns(folder / "image_class_labels.txt", 2)}
     trains = {int(number): name == "1" for number, name in _columns(folder / "train_test_split.txt", 2)}
     numbers = sorted(files)
@@ -84,7 +85,7 @@ def cub(
     for image, attribute, present, certainty in _columns(where, 4):
         if int(image) in row_of and 1 <= int(attribute) <= len(names):
             at = row_of[int(image)], int(attribute) - 1
-            noted[at] = int(present)
+            noted[at] = _BINARY.get(present, -1)
             unseen[at] = int(certainty) == 1
     _complete(noted, [files[number] for number in numbers], where)
     for file, found in (("image_class_labels.txt", classes), ("train_test_split.txt", trains)):
@@ -120,15 +121,15 @@ def skincon(
 ) -> Fields:
     """SkinCon (Daneshjou et al. 2022): images of Fitzpatrick17k with clinical concepts; class 1 is malignant.
 
-    Concepts are those noted of at least `least` training images (22 with 50). Images marked `Do not consider this
-    image` are left out, which the released code of Shin et al. 2023 meant and did not do. 15 % of the images test,
-    drawn by class.
+    Concepts are those noted of at least `least` images, of training and test (22 with 50). Images marked
+    `Do not consider this image` are left out, which the released code of Shin et al. 2023 meant and did not do. 15 % of
+    the images test, drawn by class.
 
     Args:
         place: its root holds `skincon` when no path is given; its cache keeps the decoded images.
         path: that folder, with annotations_fitzpatrick17k.csv, fitzpatrick17k.csv and the images in fitz/.
         side: of the square in the middle of an image whose shorter side is scaled to it, in pixels.
-        least: training images that have a concept.
+        least: images that have a concept.
         weighted: see `synthetic_concepts`.
 
     Raises:
@@ -144,16 +145,14 @@ def skincon(
     }
     where = folder / "annotations_fitzpatrick17k.csv"
     leave_out = "Do not consider this image"
-    rows = [
-        row for row in _table(where, ("ImageID", leave_out)) if row[leave_out].strip() not in ("1", "1.0")
-    ]
+    rows = [row for row in _table(where, ("ImageID", leave_out)) if _BINARY.get(row[leave_out].strip()) != 1]
     if not rows:
         raise ConfigError(("dataset.path", f"{where} has no images to consider"))
-    names = [name for name in rows[0] if name not in ("", "ImageID", leave_out) and "Unnamed" not in name]
+    names = [name for name in rows[0] if name not in ("ImageID", leave_out) and "Unnamed" not in name]
     noted = np.full((len(rows), len(names)), -1, dtype=np.int8)
     labels = np.zeros(len(rows), dtype=np.int64)
     for number, row in enumerate(rows):
-        noted[number] = [int(float(row[name])) if row[name] else -1 for name in names]
+        noted[number] = [_BINARY.get(row[name].strip(), -1) for name in names]
         key = Path(row["ImageID"]).stem
         if key not in diagnoses:
             raise ConfigError(("dataset.path", f"fitzpatrick17k.csv has no diagnosis of {row['ImageID']}"))
@@ -165,9 +164,9 @@ def skincon(
         )
     except ValueError as error:
         raise ConfigError(("dataset.path", f"{where}: {error}")) from error
-    kept = np.flatnonzero((noted[train] == 1).sum(0) >= least)
+    kept = np.flatnonzero(noted.sum(0) >= least)
     if not len(kept):
-        raise ConfigError(("dataset.least", f"no concept is noted of {least} training images"))
+        raise ConfigError(("dataset.least", f"no concept is noted of {least} images"))
     concepts = torch.from_numpy(noted[:, kept]).float()
 
     def part(chosen: np.ndarray[tuple[int], np.dtype[np.int64]]) -> _Listed:
@@ -244,7 +243,7 @@ def _folder(place: Place, path: str | None, name: str) -> Path:
 
 
 def _attribute_names(folder: Path) -> list[str]:
-    """Of the attributes in order, `GROUP::NAME`."""
+    """Names of the attributes in order, `GROUP::NAME`."""
     places = [
         folder / "attributes" / "attributes.txt",
         folder / "attributes.txt",
@@ -252,14 +251,14 @@ def _attribute_names(folder: Path) -> list[str]:
     ]
     for file in places:
         if file.is_file():
-            return [name for _, name in _columns(file, 2)]
+            return [name for _, name in _columns(file, 2, numbers=1)]
     raise ConfigError(
         ("dataset.path", f"there is no attributes.txt in {folder}, its attributes/ or beside it")
     )
 
 
-def _columns(file: Path, count: int) -> Iterator[tuple[str, ...]]:
-    """The first columns of a file of words, numbers but the last of two. Raises ConfigError."""
+def _columns(file: Path, count: int, *, numbers: int | None = None) -> Iterator[tuple[str, ...]]:
+    """The first columns of a file of words, of which so many (or all) are numbers. Raises ConfigError."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -268,15 +267,11 @@ def _columns(file: Path, count: int) -> Iterator[tuple[str, ...]]:
         words = tuple(line.split()[:count])
         if not words:
             continue
-        numeric = words if count > 2 or file.name in _NUMBERS else words[:1]
-        if len(words) < count or not all(word.isdecimal() for word in numeric):
+        if len(words) < count or not all(word.isdecimal() for word in words[:numbers]):
             raise ConfigError(
                 ("dataset.path", f"{file}, line {number} is not {count} columns: {line[:80]!r}")
             )
         yield words
-
-
-_NUMBERS = ("image_class_labels.txt", "train_test_split.txt")
 
 
 def _table(file: Path, needed: Sequence[str]) -> list[Mapping[str, str]]:
@@ -288,7 +283,8 @@ def _table(file: Path, needed: Sequence[str]) -> list[Mapping[str, str]]:
         raise ConfigError(("dataset.path", f"{file} cannot be read: {error}")) from error
     if missing := [name for name in needed if not rows or name not in rows[0]]:
         raise ConfigError(("dataset.path", f"{file} has no column {', '.join(missing)}"))
-    return [{name: value or "" for name, value in row.items()} for row in rows]
+    # The index that pandas writes has no name, nor have values beyond the columns.
+    return [{name: value or "" for name, value in row.items() if name} for row in rows]
 
 
 def _complete(

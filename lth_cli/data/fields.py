@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.spec import Spec
-from lth_cli.data.batches import WHOLE, Batch, Order, Part, tensor_digest
+from lth_cli.data.batches import WHOLE, Batch, GroupOrder, Order, Part, tensor_digest
 from lth_cli.data.select import select
 from lth_cli.data.source import Fields
 from lth_cli.data.transforms import to_device
@@ -67,6 +68,9 @@ class FieldData:
         }
         flat = {f"{name}_{field}": x for name, split in taken.items() for field, x in split.items()}
         self.identity: dict[str, object] = {"content": content_digest(flat, dict(fields.sizes))}
+        self._groups = None if fields.grouped is None else taken["train"][fields.grouped]
+        if fields.grouped is not None:
+            self.identity["grouped"] = fields.grouped
         self._splits = {
             name: {field: tensor.to(device) for field, tensor in split.items()}
             for name, split in taken.items()
@@ -77,8 +81,12 @@ class FieldData:
     def batches(
         self, *, batch_size: int, order_seed: int, augment_seed: int, shuffle: bool, drop_last: bool
     ) -> FieldBatches:
-        """Training batches; see `Data.batches`."""
-        order = Order(self.sizes["train"], batch_size, order_seed, shuffle, drop_last)
+        """Training batches; see `Data.batches`. Of groups, `drop_last` has no part: all are of as many groups."""
+        order: Order | GroupOrder
+        if self._groups is None:
+            order = Order(self.sizes["train"], batch_size, order_seed, shuffle, drop_last)
+        else:
+            order = GroupOrder(self._groups, batch_size, order_seed, shuffle)
         return FieldBatches(self._splits["train"], order, self._device)
 
     def evaluation(self, split: str, part: Part = WHOLE, order: Tensor | None = None) -> Iterator[Batch]:
@@ -99,7 +107,7 @@ class FieldData:
 class FieldBatches:
     """`Batches` of tensors by name; nothing here waits for the device."""
 
-    def __init__(self, split: dict[str, Tensor], order: Order, device: torch.device) -> None:
+    def __init__(self, split: dict[str, Tensor], order: Order | GroupOrder, device: torch.device) -> None:
         self.steps_per_epoch = order.steps_per_epoch
         self.examples = order.batch_examples
         self.positions = order.positions
@@ -109,12 +117,20 @@ class FieldBatches:
 
     def starting_at(self, step: int, part: Part = WHOLE) -> Iterator[Batch]:
         """Endless batches from a step on; see `Batches.starting_at`."""
+        for rows in self._rows(step):
+            ours = rows[part.rows(len(rows))]
+            yield {field: tensor.index_select(0, ours) for field, tensor in self._split.items()}
+
+    def _rows(self, step: int) -> Iterator[Tensor]:
+        """Indices of the examples of each batch from a step on, on the device."""
+        order = self._order
+        if isinstance(order, GroupOrder):
+            yield from (to_device(order.positions(number), self._device) for number in itertools.count(step))
+            return
         epoch, skipped = divmod(step, self.steps_per_epoch)
         while True:
-            order = to_device(self._order.epoch(epoch), self._device)
-            for rows in torch.split(order, self._order.batch_size)[skipped : self.steps_per_epoch]:
-                ours = rows[part.rows(len(rows))]
-                yield {field: tensor.index_select(0, ours) for field, tensor in self._split.items()}
+            rows = to_device(order.epoch(epoch), self._device)
+            yield from torch.split(rows, order.batch_size)[skipped : self.steps_per_epoch]
             epoch, skipped = epoch + 1, 0
 
     def fingerprint(self, step: int) -> dict[str, str]:

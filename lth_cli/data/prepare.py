@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -140,10 +141,38 @@ def check_fields(fields: Fields, name: str) -> None:
                 if low < 0 or high >= vocabulary:
                     allowed = f"vocabulary={vocabulary} allows 0 to {vocabulary - 1}"
                     problems.append(f"{split} {field} are {low} to {high}, but {allowed}")
+        if "concepts" in fields.sizes:
+            problems += _concept_problems(split, tensors, fields.sizes)
+    problems += _group_problems(fields)
     for field, named in fields.names.items():
         if field not in fields.train or fields.train[field].shape[1:] != (len(named),):
             problems.append(f"{len(named)} names are of {field}, which has no such columns")
     _raise(name, problems)
+
+
+def _group_problems(fields: Fields) -> list[str]:
+    """What is wrong with the groups of training examples, where there are any."""
+    if fields.grouped is None:
+        return []
+    groups = fields.train.get(fields.grouped)
+    if groups is None or groups.dtype != torch.int64 or groups.ndim != 1 or int(groups.min()) < 0:
+        return [f"{fields.grouped} must be groups of examples from 0 on, int64 [N]"]
+    return []
+
+
+def _concept_problems(split: str, tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> list[str]:
+    """Examples of which a concept is missing, or the class."""
+    problems = []
+    concepts, count = tensors.get("concepts"), sizes["concepts"]
+    if concepts is None or concepts.shape[1:] != (count,):
+        problems.append(f"{split} concepts must be [N, {count}], as sizes say")
+    elif len(missing := (~((concepts >= 0) & (concepts <= 1))).any(1).nonzero()):
+        told = f"{split} concepts must be from 0 to 1; of {len(missing)} examples, first {int(missing[0])}, one is not"
+        problems.append(told)
+    if "labels" in tensors and "classes" in sizes:
+        labels = tensors["labels"]
+        problems += _label_problems(f"{split} labels", labels, len(labels), sizes["classes"])
+    return problems
 
 
 def check_files(files: Files, name: str) -> None:

@@ -102,12 +102,15 @@ class Fields:
         test: the same names, dtypes and shapes after the first axis.
         sizes: what the data count, by name: `vocabulary`, below which all int64 lie.
         names: of the columns of a tensor, by its name; `GROUP::NAME` where they belong together.
+        grouped: an int64 [N] of the tensors, groups of examples from 0 on, where a training batch is all examples of
+            `training.batch_size` groups, drawn anew in each step.
     """
 
     train: Mapping[str, Tensor]
     test: Mapping[str, Tensor]
     sizes: Mapping[str, int]
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    grouped: str | None = None
 
 
 def open_place(data: schema.DataPlace) -> Place:

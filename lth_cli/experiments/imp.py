@@ -52,6 +52,12 @@ def train_task(config: schema.Config, run: Run | None = None) -> Task:
 def prune_task(config: schema.Config, run: Run | None = None) -> Task:
     """Find a ticket. A target density may end it before all of its trainings; `run` is the one that is gone on with."""
     refuse_sparse_training(config, "lth prune prunes between trainings")
+    refuse_goal(
+        config,
+        (config.pruning.at is None, "pruning.at=null scores"),
+        (config.rewind.technique != "weights", f"rewind.technique={config.rewind.technique} starts from"),
+        (bool(config.rewind.carry), "rewind.carry goes on from"),
+    )
     refuse_other_masks(
         config, [kind for kind in config.controls.kinds if schema.CONTROLS[kind].mask != "ticket"]
     )
@@ -144,6 +150,28 @@ def check_blocks(plan: Plan, names: Sequence[str], key: str) -> None:
         )
 
 
+def refuse_goal(config: schema.Config, *builds: tuple[bool, str]) -> None:
+    """Refuse a goal, which ends each training at a step of its own, where a round builds on the end of another.
+
+    Args:
+        config: of the command.
+        builds: whether it does, and what does so in words, beside networks of the rounds as teachers.
+
+    Raises:
+        ConfigError: at `until`.
+    """
+    relative = [name for name in config.distillation.teachers if name in RELATIVE]
+    for there, what in (*builds, (bool(relative), f"the teacher {', '.join(relative)} is")):
+        if config.until is not None and there:
+            raise ConfigError(
+                (
+                    "until",
+                    f"ends each training at a step of its own, and {what} the end of another; lth train takes it, and "
+                    "lth prune with rewind=weights and pruning.at=0it, as pruning=snip has it",
+                )
+            )
+
+
 def refuse_sparse_training(config: schema.Config, why: str) -> None:
     """Refuse masks that change within a training for rounds that have a mask each.
 
@@ -193,7 +221,7 @@ def prune(session: Session) -> None:
     for ticket in tickets(session):
         scored = plan.scored(ticket.trajectory)
         keep = (scored.step,) if scored.parent is ticket.trajectory else ()
-        session.train_round(ticket.number, ticket.trajectory, ticket.masks, keep=keep)
+        session.train_round(ticket.number, ticket.trajectory, ticket.masks, keep=keep, until=plan.goal)
     if not config.controls.kinds:
         return
     controlled = parse_rounds(config.controls.rounds, config.pruning.rounds)
@@ -258,7 +286,9 @@ def train_dense(session: Session, *keep: int, as_far_as: Trajectory | None = Non
     plan = session.plan
     session.train_start(plan.dense)
     masks = plan.dense.masks or everything(plan.prunable_shapes)
-    session.train_round(0, as_far_as or plan.dense, masks, keep=(*keep, *plan.keep))
+    trained = as_far_as or plan.dense
+    until = plan.goal if trained.end == plan.dense.end else None
+    session.train_round(0, trained, masks, keep=(*keep, *plan.keep), until=until)
 
 
 def rewound(plan: Plan, dense: FromState, before: FromState) -> FromState:
@@ -351,5 +381,5 @@ def train_control(
     }
     trajectory = plan.retraining(chosen, starts[control.start], networks)
     nested = nested and (control.mask == "ticket" or by_itself)
-    session.train_round(number, trajectory, chosen, branch, nested=nested)
+    session.train_round(number, trajectory, chosen, branch, nested=nested, until=plan.goal)
     return trajectory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from lth_cli.config import schema
+from lth_cli.config import goals, schema
 from lth_cli.config.distilling import Distillation
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.metrics import Metric
@@ -24,6 +25,7 @@ from lth_cli.experiments import torchrun
 from lth_cli.experiments.processes import check_processes
 from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.models.build import channel_followers, new_head, output_tensors, prunable
+from lth_cli.objectives.objective import Objective
 from lth_cli.objectives.own_metrics import OwnMetric, own_metrics
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.patterns import check_density, check_pattern
@@ -103,6 +105,7 @@ class Plan:
         own: metrics of a person's own.
         carried: tensors that a round takes from the end of the one before.
         taken: weights from elsewhere; None until `weights.with_weights` has found them.
+        goal: that ends a training before its length.
     """
 
     config: schema.Config
@@ -121,6 +124,7 @@ class Plan:
     own: tuple[OwnMetric, ...] = ()
     carried: tuple[str, ...] = ()
     taken: Taken | None = None
+    goal: goals.Goal | None = None
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -303,6 +307,8 @@ def make_plan(config: schema.Config) -> Plan:
     made = recipe(config, load_data(Loading.of(config), execution), execution)
     trajectory = _pretrained(config, dense(made))
     model = made.build(config.resolved_seeds["init"])
+    _check_told(model, made.objective, config)
+    made.update.check(model)
     optimizer = optimizers.build(config.optimizer, model)
     if config.rewind.optimizer == "kept":
         optimizers.check_maskable(optimizer, model)
@@ -359,7 +365,47 @@ def make_plan(config: schema.Config) -> Plan:
         warnings=schedule_warnings(config, trajectory),
         own=own_metrics(config.evaluation.metrics, made.objective.metrics),
         carried=_carried(config, model, names),
+        goal=_goal(config, trajectory),
     )
+
+
+def _check_told(model: nn.Module, objective: Objective, config: schema.Config) -> None:
+    """Refuse a model that cannot be told what the objective tells in training. Raises ConfigError."""
+    if not objective.tells:
+        return
+    taken = list(inspect.signature(model.forward).parameters.values())
+    if len(taken) <= len(objective.tells) and not any(one.kind is one.VAR_POSITIONAL for one in taken):
+        raise ConfigError(
+            (
+                "model",
+                f"{config.objective.target} tells the model {' and '.join(objective.tells)} in training, which "
+                f"{config.model.target} does not take; docs/systems.md names one that does",
+            )
+        )
+
+
+def _goal(config: schema.Config, trajectory: Trajectory) -> goals.Goal | None:
+    """The goal that ends a training.
+
+    Raises:
+        ConfigError: at `until`: no such metric or split is measured.
+    """
+    if config.until is None:
+        return None
+    split, name, value = goals.parts(config.until)
+    if split not in trajectory.data.sizes:
+        raise ConfigError(
+            (
+                "until",
+                f"{config.until} is of validation examples, and there are none; write dataset.validation=0.1",
+            )
+        )
+    known = (*trajectory.recipe.objective.metrics, Metric("loss", "lower"))
+    metric = next((metric for metric in known if metric.name == name), None)
+    if metric is None:
+        accepted = ", ".join(f"{split}_{metric.name}" for metric in known)
+        raise ConfigError(("until", f"{split}_{name} is not measured here; accepted: {accepted}"))
+    return goals.Goal(split, metric, value)
 
 
 def _check_densities(config: schema.Pruning, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -20,6 +20,7 @@ from lth_cli.experiments.imp import (
     check_blocks,
     check_own_rounds,
     goes_on_by_itself,
+    refuse_goal,
     refuse_other_masks,
     refuse_sparse_training,
     rewound,
@@ -90,6 +91,8 @@ def rewind_task(config: schema.Config, run: Run, own: Run | None = None) -> Task
     if config.sparse_training == stored_config(run).sparse_training:
         config = config.model_copy(update={"sparse_training": schema.SparseTraining()})
     refuse_sparse_training(config, "lth rewind retrains masks as they are")
+    by_itself = goes_on_by_itself(config.rewind, config.control)
+    refuse_goal(config, (by_itself, f"control.mask={config.control.mask} goes on from"))
     if _is_sparse(run) and config.control.mask == "inverted":
         message = (
             "inverted is about the scores of a round, which masks that change within a training do not have"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 from lth_cli.config.compose import validate
 from lth_cli.config.errors import ConfigError, LthError, RequestError
+from lth_cli.config.goals import Goal
 from lth_cli.config.metrics import Metric, noting
 from lth_cli.config.named import SURROUNDINGS
 from lth_cli.config.schema import Config
@@ -30,7 +32,7 @@ from lth_cli.pruning import mask as mask_room
 from lth_cli.pruning.mask import Masks
 from lth_cli.store.files import Damaged, Gone, WriteFailed
 from lth_cli.store.own_code import check_own_code, own_code
-from lth_cli.store.results import COST_COLUMNS
+from lth_cli.store.results import COST_COLUMNS, GOAL_COLUMNS
 from lth_cli.store.rounds import Round
 from lth_cli.store.runs import Run, now
 from lth_cli.store.trajectories import TrajectoryStore
@@ -117,6 +119,7 @@ class Session:
         branch: str | None = None,
         keep: tuple[int, ...] = (),
         nested: bool = True,
+        until: Goal | None = None,
     ) -> None:
         """Advance a trajectory to its end and record it as a round of the run; a finished round is left alone.
 
@@ -127,6 +130,7 @@ class Session:
             branch: kind of control; None for the run itself.
             keep: further steps whose states the run keeps, beside start and end.
             nested: whether the masks keep nothing that those of earlier rounds prune.
+            until: a goal that ends it before.
         """
         round_ = self.run.round(number, branch)
         keep = (trajectory.first_step, *keep, trajectory.end)
@@ -136,7 +140,7 @@ class Session:
             return
         self.observer.round_started(branch, number, mask_room.density(masks), trajectory.identity)
         predictions = self.plan.config.evaluation.predictions
-        self._train(round_, trajectory, masks, trajectory.end, keep, nested, predictions)
+        self._train(round_, trajectory, masks, trajectory.end, keep, nested, predictions, until)
         self._write_results(branch)
         self.observer.round_finished(branch, row(round_.summary))
 
@@ -234,6 +238,7 @@ class Session:
         keep: tuple[int, ...],
         nested: bool,
         predictions: bool = False,
+        until: Goal | None = None,
     ) -> None:
         """Advance a trajectory and record it; what is deleted from the store in between is trained again.
 
@@ -241,22 +246,26 @@ class Session:
         training that changes its masks, those of its end are recorded.
         """
         for _ in range(_TRIES):
-            advanced = self.engine.advance(trajectory, end, keep)
+            advanced = self.engine.advance(trajectory, end, keep, until)
+            at, ended, kept = advanced.end, trajectory, keep
+            if at < end:
+                ended = dataclasses.replace(trajectory, ends_at=at)
+                kept = (*(step for step in keep if step < at), at)
             chosen = masks
             if trajectory.recipe.policy is not None:
-                chosen = self.plan.ordered(self.engine.state(trajectory, end).masks)
+                chosen = self.plan.ordered(self.engine.state(ended, at).masks)
             if chosen is None:
-                weights = self.engine.state(trajectory, end).weights
+                weights = self.engine.state(ended, at).weights
                 chosen = mask_room.everything(
                     {name: tuple(weights[name].shape) for name in self.plan.prunable}
                 )
             try:
-                self._record(round_, trajectory, chosen, end, keep, advanced, nested, predictions)
+                self._record(round_, ended, chosen, at, kept, advanced, nested, predictions, until)
             except Gone as error:
                 if error.path.is_relative_to(round_.folder):
                     raise
                 continue
-            self._adopt(round_, trajectory)
+            self._adopt(round_, ended)
             return
         raise LthError(f"{self.engine.store.root} is deleted again and again while states are taken from it")
 
@@ -270,6 +279,7 @@ class Session:
         advanced: Advanced,
         nested: bool,
         predictions: bool,
+        until: Goal | None,
     ) -> None:
         """Fill the round's folder; the summary comes last and makes it finished."""
         store, identity = self.engine.store, trajectory.identity
@@ -294,6 +304,7 @@ class Session:
                     if line["step"] == end
                 },
                 **({} if (subset := self.plan.config.evaluation.subset) is None else {"subset": subset}),
+                **({} if until is None else _outcome(trajectory, until, advanced)),
                 "trajectory": identity,
                 "description": trajectory.description,
                 "start": trajectory.description["start"],
@@ -306,6 +317,12 @@ class Session:
                 "cost": ledger(trajectory, masks, end, advanced.spans),
             }
         )
+
+
+def _outcome(trajectory: Trajectory, until: Goal, advanced: Advanced) -> dict[str, Any]:
+    """How a training towards a goal ended, as in `results.csv`."""
+    steps = advanced.end - trajectory.first_step if advanced.reached else None
+    return {"goal": until.value, "steps_to_goal": steps, "diverged_at": advanced.diverged}
 
 
 def keep_state(engine: Engine, folder: Round, of: FromState) -> dict[str, Any]:
@@ -346,6 +363,7 @@ def row(summary: dict[str, Any]) -> dict[str, Any]:
         **{key: summary[key] for key in ("steps_trained", "steps_reused", "seconds")},
         **{column: value for columns in further for column, value in columns.items()},
         **({"evaluation_subset": summary["subset"]} if "subset" in summary else {}),
+        **{column: summary[column] for column in GOAL_COLUMNS if column in summary},
         # A round that an earlier release recorded has none of these.
         **{column: summary["cost"][column] for column in COST_COLUMNS if "cost" in summary},
     }

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lth_cli.config.errors import LthError, RequestError
@@ -62,6 +63,60 @@ def submit(sweep: Sweep, tasks: Mapping[int, Callable[[], None]], launcher: Laun
     except (submitit.core.utils.FailedJobError, subprocess.SubprocessError, OSError) as error:
         raise LthError(f"Slurm refuses the jobs: {_last_line(str(error))}") from error
     return {index: job.job_id for index, job in zip(tasks, jobs, strict=True)}
+
+
+def submit_after(
+    jobs: Iterable[str], command: Sequence[str], name: str, log: Path, launcher: Launcher
+) -> str:
+    """Submit a job that runs a command in the present folder once other jobs have ended, however they end.
+
+    Args:
+        jobs: to wait for.
+        command: with its arguments.
+        name: of the job.
+        log: what it prints.
+        launcher: partition, time and the like.
+
+    Returns:
+        Its number.
+
+    Raises:
+        LthError: the cluster refuses it.
+    """
+    arrays = sorted({job.partition("_")[0] for job in jobs})
+    asked = _parameters(name, launcher, 1)
+    options = {
+        "dependency": f"afterany:{':'.join(arrays)}",
+        "job-name": asked["job_name"],
+        "time": asked["time"],
+        "cpus-per-task": asked["cpus_per_task"],
+        "output": str(log),
+        "open-mode": "append",
+        **{
+            key.replace("_", "-"): asked[key]
+            for key in ("partition", "account", "gpus_per_node")
+            if key in asked
+        },
+        **asked["additional_parameters"],
+    }
+    written = [
+        f"--{key}" if value is True else f"--{key}={value}"
+        for key, value in options.items()
+        if value is not False
+    ]
+    try:
+        done = subprocess.run(
+            ["sbatch", "--parsable", *written, "--wrap", f"exec {shlex.join(command)}"],
+            capture_output=True,
+            text=True,
+            timeout=_ANSWER_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise LthError(f"Slurm cannot be asked for a job: {error}") from error
+    if done.returncode:
+        raise LthError(f"Slurm refuses the job: {_last_line(done.stderr)}")
+    return done.stdout.strip().partition(";")[0]
 
 
 def _parameters(name: str, launcher: Launcher, points: int) -> dict[str, Any]:

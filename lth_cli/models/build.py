@@ -31,6 +31,8 @@ _SUPPLIED = {
     "length",
     "padding",
     "token_classes",
+    "environments",
+    "states",
 }
 # Packages whose modules draw random numbers in training only where `_drop_probabilities` finds it.
 _READ_PACKAGES = {"torch", "torchvision", "lth_cli"}

@@ -1,7 +1,8 @@
-"""Small convolutional networks without normalisation: LeNet-5, Conv-2, Conv-4 and Conv-6."""
+"""Small convolutional networks without normalisation: LeNet-5, Simple-CNN, Conv-2, Conv-4 and Conv-6."""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Literal
 
@@ -10,6 +11,8 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
 from lth_cli.models.shapes import image_shape
+
+_TRUNCATED = 0.8796256610342398  # standard deviation of a standard normal distribution truncated at 2
 
 
 class LeNet5(nn.Module):
@@ -48,6 +51,42 @@ class LeNet5(nn.Module):
         for layer in self.fc_layers:
             x = torch.relu(layer(x))
         logits: Tensor = self.fc(x)
+        return logits
+
+
+class SimpleCNN(nn.Module):
+    """Two 5x5 convolutions (32 and 64 channels) without padding, each pooled by 2, then one linear layer.
+
+    Simple-CNN of Shallue et al. (2019, arXiv 1811.03600) as Lee et al. (2021, arXiv 2003.11316) have it: 62,346
+    parameters on 1x28x28 with 10 classes. Weights start from a normal distribution truncated at two standard
+    deviations with variance 1 / inputs of a unit, biases at zero, as in the authors' code.
+
+    Args:
+        input_shape: (channels, height, width), at least 16 x 16 pixels.
+        classes: number of logits.
+
+    Raises:
+        ConfigError: when the inputs are not images or are too small.
+    """
+
+    def __init__(self, *, input_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        channels, height, width = image_shape(input_shape, model="Simple-CNN", smallest=16)
+        self.conv_layers = nn.ModuleList(
+            [nn.Conv2d(channels, 32, kernel_size=5), nn.Conv2d(32, 64, kernel_size=5)]
+        )
+        rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
+        self.fc = nn.Linear(64 * rows * columns, classes)
+        for layer in (*self.conv_layers, self.fc):
+            std = math.sqrt(1.0 / layer.weight[0].numel()) / _TRUNCATED
+            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to logits [N, classes]."""
+        for layer in self.conv_layers:
+            x = F.max_pool2d(torch.relu(layer(x)), 2)
+        logits: Tensor = self.fc(x.flatten(1))
         return logits
 
 

@@ -33,6 +33,10 @@ def make_objective(section: schema.Objective, label_smoothing: float) -> Objecti
         )
     if smooths:
         arguments["label_smoothing"] = label_smoothing
+    if section.loss is not None and "loss" not in inspect.signature(target).parameters:
+        raise ConfigError(
+            ("objective.loss", f"{section.target} is trained by its own loss alone; leave it out")
+        )
     if section.loss is not None:
         loss = locate(section.loss.target, "objective.loss._target_")
         given = check_arguments(loss, section.loss.arguments, "objective.loss", supplied=first_two(loss))

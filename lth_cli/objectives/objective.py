@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor, nn
 
@@ -27,9 +27,11 @@ class Objective(abc.ABC):
 
     Attributes:
         metrics: the first is the headline, by which rounds are compared and the best is chosen.
+        tells: what a model is told beside its input in training: further arguments of its `forward`.
     """
 
     metrics: tuple[Metric, ...]
+    tells: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, loss: Loss | None = None) -> None:
         self._own = loss

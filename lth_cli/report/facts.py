@@ -9,9 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from lth_cli.config.errors import RequestError
+from lth_cli.config.goals import words
 from lth_cli.config.metrics import Metric
 from lth_cli.config.named import flat, is_group, option_of
 from lth_cli.store.index import Entry
+from lth_cli.store.results import status
 
 _MISSING = object()
 _OWN = (
@@ -21,6 +23,7 @@ _OWN = (
     "created",
     "finished",
     "error",
+    "goal",
     "tags",
     "note",
     "rounds",
@@ -71,6 +74,7 @@ class Facts:
             "run": lambda: entry.name,
             "command": lambda: entry.info.get("kind"),
             "state": lambda: self.state,
+            "goal": lambda: told_goal(entry.config, self.last),
             "tags": lambda: entry.content["tags"],
             "note": lambda: entry.content["note"],
             "rounds": lambda: entry.rounds,
@@ -176,6 +180,18 @@ class Key:
             raise RequestError(f"{name!r} could be {', '.join(sorted(nearest))}; write one of them")
         self._path = nearest[0].split(".")
         return values[nearest[0]]
+
+
+def told_goal(config: Mapping[str, Any], last: Mapping[str, Any]) -> str | None:
+    """The goal of a run, and how its last round ended; None where it has none."""
+    if config.get("until") is None:
+        return None
+    ended = status(last)
+    if ended is None:
+        return words(config["until"])
+    steps = {"complete": "steps_to_goal", "infeasible": "diverged_at"}.get(ended)
+    after = "" if steps is None else f" after {last[steps]:,} steps"
+    return f"{words(config['until'])}: {ended}{after}"
 
 
 def _noted(entry: Entry) -> dict[str, Any]:

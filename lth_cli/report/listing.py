@@ -137,6 +137,7 @@ class _Row:
     density: float | None
     metric: Metric
     score: float | None
+    goal: str
     tags: str
     note: str
     created: str
@@ -154,6 +155,7 @@ class _Row:
             last.get("density"),
             metric,
             last.get(f"test_{metric.name}"),
+            facts.own("goal") or "",
             " ".join(facts.own("tags")),
             facts.own("note"),
             str(facts.own("created") or "")[:16].replace("T", " "),
@@ -176,11 +178,12 @@ def _usual_columns(rows: Sequence[_Row]) -> list[Column]:
         Column("rounds", [str(row.rounds) for row in rows], dispensable=2),
         Column("density (%)", densities, dispensable=1),
         Column(heading, [_score(row, shared is None) for row in rows]),
+        Column("goal", [row.goal for row in rows], right=False, dispensable=2),
         Column("tags", [row.tags for row in rows], right=False, dispensable=3),
         Column("note", [row.note for row in rows], right=False, dispensable=4),
         Column("created", [row.created for row in rows], right=False, dispensable=8),
     ]
-    return [one for one in columns if one.title not in ("tags", "note") or any(one.cells)]
+    return [one for one in columns if one.title not in ("goal", "tags", "note") or any(one.cells)]
 
 
 def _score(row: _Row, named: bool) -> str:

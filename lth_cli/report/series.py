@@ -65,7 +65,9 @@ def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         config = {key: value for key, value in run.config.items() if key not in _NOT_THE_EXPERIMENT}
-        # Runs of a release that did not have the key evaluated all, as null says.
+        # Runs of a release that did not have a key did as null says.
+        if config.get("until") is None:
+            config.pop("until", None)
         config["evaluation"] = {k: v for k, v in config.get("evaluation", {}).items() if v is not None}
         config["imported"] = (
             "imported" in run.info

@@ -12,6 +12,7 @@ from lth_cli.config.errors import LthError
 from lth_cli.config.named import option_of
 from lth_cli.report.comparing import print_comparison
 from lth_cli.report.curves import by_what_is_left
+from lth_cli.report.facts import told_goal
 from lth_cli.report.figures import PLAIN, Look, chart_figure, file_of, rounds_figure
 from lth_cli.report.layout import print_table
 from lth_cli.report.series import Axis, group_runs, labels
@@ -152,6 +153,7 @@ def facts(run: Run) -> dict[str, str]:
         "data set": _named(run, "dataset"),
         "training": f"{config['training']['length']}, batch {config['training']['batch_size']}, "
         f"{config['optimizer']['_target_']} lr {config['optimizer']['lr']}",
+        **({"goal": told} if (told := told_goal(config, (run.results() or [{}])[-1])) else {}),
         **({"taught by": taught} if (taught := ", ".join(_teachers(run))) else {}),
         **({"own code": told} if (told := _own_code(run)) else {}),
         **(

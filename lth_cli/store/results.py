@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lth_cli.store.files import Damaged, read_bytes, write_text
 
@@ -25,9 +27,23 @@ COLUMNS = (
     "steps_reused",
     "seconds",
 )
+# Of trainings towards a goal.
+GOAL_COLUMNS = ("goal", "steps_to_goal", "diverged_at")
 # After all metrics; rounds of earlier releases have none.
 COST_COLUMNS = ("parameters", "dense_parameters", "madds", "dense_madds", "training_madds", "reused_madds")
-_INTEGERS = {"round", "steps_trained", "steps_reused", *COST_COLUMNS}
+_INTEGERS = {"round", "steps_trained", "steps_reused", "steps_to_goal", "diverged_at", *COST_COLUMNS}
+
+
+def status(row: Mapping[str, Any]) -> str | None:
+    """How a training towards a goal ended: complete, incomplete (it came to its last step) or infeasible (diverged).
+
+    None of a training without a goal.
+    """
+    if row.get("goal") is None:
+        return None
+    if row.get("steps_to_goal") is not None:
+        return "complete"
+    return "incomplete" if row.get("diverged_at") is None else "infeasible"
 
 
 def write_table(path: Path, rows: list[Row]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lth_cli.config.errors import ConfigError, RequestError
 from lth_cli.config.named import SURROUNDINGS
+from lth_cli.config.trials import drawn_trials, ranges_of
 from lth_cli.studies.finding import Found
 from lth_cli.studies.schema import Changes, Next, Profile
 
@@ -24,6 +25,8 @@ _TAKES = {
 _UNUSED = {"train": ("pruning", "rewind", "controls", "control", "rounds"), "prune": ("control", "rounds")}
 _OF_STEP = re.compile(r"(?P<step>[a-z][a-z0-9_]*):(?P<override>[^:].*)", re.DOTALL)
 _REFERENCE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+TRIAL = "trial"
+"""Label of a point of quasi-random values: which of them."""
 ANSWER = re.compile(r"\{answer:([^{}]+)\}")
 """In overrides, where the folder of an answer goes once it is there: the name of its point."""
 _MOST_POINTS = 10_000
@@ -140,17 +143,16 @@ def make_plan(found: Found, typed: Sequence[str]) -> StudyPlan:
         sweep |= changes.sweep
         prefix = f"{found.name}-{folder}-{name}"
         sources = _sources([planned[other] for other in step.builds_on], step.command, step.ask)
-        combinations = [
-            dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())
-        ]
+        combinations = _combinations(name, sweep, changes.trials or step.trials)
         if len(combinations) * len(sources) > _MOST_POINTS:
             raise RequestError(f"steps.{name}: more than {_MOST_POINTS:,} points")
         referred = {other: planned[other] for other in step.builds_on}
         points = []
         for labels, runs in sources:
-            for combination in combinations:
+            for combination, tried in combinations:
                 all_labels = {**labels, **combination}
-                typed_here = [*overrides, *(f"{key}={value}" for key, value in combination.items())]
+                swept_here = {key: value for key, value in combination.items() if key != TRIAL} | tried
+                typed_here = [*overrides, *(f"{key}={value}" for key, value in swept_here.items())]
                 filled, refers = _refer(name, typed_here, all_labels, referred)
                 points.append(
                     Point(name, all_labels, tuple(filled), _run_name(prefix, all_labels), runs, refers)
@@ -160,6 +162,30 @@ def make_plan(found: Found, typed: Sequence[str]) -> StudyPlan:
             branching = Next(**{"function": branching.function, **branching.settings, **changes.next})
         planned[name] = PlannedStep(name, step.command, tuple(points), branching)
     return StudyPlan(found, profile, folder, tuple(planned.values()), tuple(ours))
+
+
+def _combinations(
+    step: str, sweep: Mapping[str, Sequence[str]], trials: int | None
+) -> list[tuple[dict[str, str], dict[str, str]]]:
+    """Every combination of swept values: labels, and what else is set, the values of a trial.
+
+    Raises:
+        ConfigError: ranges without a number of trials, or the reverse.
+    """
+    ranges = ranges_of(sweep)
+    if (trials is None) != (not ranges):
+        raise ConfigError(
+            (
+                f"steps.{step}.trials",
+                "goes with ranges in `sweep`, such as tag(log,interval(1e-4,1)), and they with it",
+            )
+        )
+    listed = {key: values for key, values in sweep.items() if key not in ranges}
+    plain = [dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values())]
+    if trials is None:
+        return [(labels, {}) for labels in plain]
+    drawn = drawn_trials(ranges, trials)
+    return [({**labels, TRIAL: str(number)}, tried) for labels in plain for number, tried in enumerate(drawn)]
 
 
 def branch(point: Point, more: Sequence[str]) -> Point:

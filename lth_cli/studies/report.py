@@ -73,7 +73,7 @@ def markdown(plan: StudyPlan, tables: Mapping[str, Pivot], verdicts: Sequence[Ve
         lines += [f"- **{_WORDS[one.held]}**: {one.claim} (`{one.check}`{_reason(one)})" for one in verdicts]
         lines.append("")
     for table in tables.values():
-        lines += _section(table)
+        lines += _section(table) if table.rows else []
     for name, figure in study.figures.items():
         lines += [f"![{tables[figure.table].spec.title}]({name}.png)", ""]
     deviations = [*study.deviations, *plan.size.deviations]

@@ -76,6 +76,9 @@ class Step(_Part):
     command: Literal["train", "prune", "rewind", "analyze"]
     overrides: Overrides = Field([], description="KEY=VALUE; {step} is the run of a step in `from`.")
     sweep: Sweep = Field({}, description="Values by key; every combination is a point.")
+    trials: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None, description="How many quasi-random values are tried of keys that `sweep` gives a range."
+    )
     builds_on: list[str] = Field([], alias="from", description="Steps whose runs it needs.")
     ask: Literal["each", "together"] = Field(
         "together", description="analyze: runs that differ in `seed` alone together, or each by itself."
@@ -88,6 +91,7 @@ class Changes(_Part):
 
     overrides: Overrides = []
     sweep: Sweep = {}
+    trials: Annotated[int, Field(ge=1, le=10_000)] | None = None
     next: dict[str, Any] = {}
 
 
@@ -130,6 +134,10 @@ class Table(_Part):
     nearest: dict[str, list[float]] = Field({}, description="Of each run, the round nearest to each value.")
     within: float = Field(0.02, description="How far the nearest may be; farther ones are left out.")
     labels: dict[str, str] = Field({}, description="Words for values.")
+    take: Literal["mean", "lowest", "highest", "sum"] = Field(
+        "mean",
+        description="Of each seed: every value, the lowest or highest alone, as of trials, or their sum.",
+    )
     published: list[Published] = []
     note: str = ""
 

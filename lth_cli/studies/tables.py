@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lth_cli.report.series import Sample
+from lth_cli.store.results import status
 from lth_cli.store.runs import Run
 from lth_cli.studies.schema import Published, Table
 
+_TAKES: dict[str, Callable[[list[float]], list[float]]] = {
+    "mean": lambda values: values,
+    "lowest": lambda values: [min(values)],
+    "highest": lambda values: [max(values)],
+    "sum": lambda values: [sum(values)],
+}
 Record = dict[str, Any]
 """What one training or one row of an answer says: step, kind, swept keys, numbers."""
 
@@ -70,20 +77,23 @@ def of_run(run: Run, step: str, labels: Mapping[str, str]) -> list[Record]:
         for row in rows:
             kind = branch or ("dense" if row["round"] == 0 else "ticket")
             told = {"step": step, "kind": kind, "last": row is rows[-1], "run": run.name}
-            found.append({**row, **told, **labels})
+            ended = status(row)
+            goal = {} if ended is None else {"status": ended, "trials": 1}
+            found.append({**row, **told, **goal, **labels})
     return found
 
 
 def pivot(name: str, spec: Table, records: Iterable[Record], profile: str = "") -> Pivot:
     """Put records into a table, with the values published for every profile or this one."""
     scale = 100.0 if spec.unit == "%" else 1.0
-    cells: dict[tuple[str, str], list[float]] = {}
+    cells: dict[tuple[str, str], dict[str, list[float]]] = {}
     for record in _nearest([one for one in records if _wanted(spec, one)], spec.nearest, spec.within):
         value = record.get(spec.metric)
         if spec.rows not in record or spec.columns not in record or value is None or math.isnan(value):
             continue
         key = (_heading(spec, spec.rows, record), _heading(spec, spec.columns, record))
-        cells.setdefault(key, []).append(scale * float(value))
+        of_seed = str(record.get("seed")) if spec.take != "mean" else ""
+        cells.setdefault(key, {}).setdefault(of_seed, []).append(scale * float(value))
     published = {
         (row, column): (value, one)
         for one in spec.published
@@ -100,7 +110,10 @@ def pivot(name: str, spec: Table, records: Iterable[Record], profile: str = "") 
         spec,
         rows,
         list(dict.fromkeys(column for _, column in keys)),
-        {key: Cell(tuple(values)) for key, values in cells.items()},
+        {
+            key: Cell(tuple(value for values in seeds.values() for value in _TAKES[spec.take](values)))
+            for key, seeds in cells.items()
+        },
         published,
     )
 

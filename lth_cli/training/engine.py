@@ -16,6 +16,7 @@ import torch
 
 from lth_cli.config import schema
 from lth_cli.config.errors import LthError
+from lth_cli.config.goals import Goal
 from lth_cli.config.steps import Duration
 from lth_cli.config.values import interval_seconds
 from lth_cli.models.blocks import permuted_blocks
@@ -78,12 +79,19 @@ class Advanced:
         reused: how many of the steps from the trajectory's start it did not, but read from the store.
         seconds: wall clock of this call.
         metrics: an entry an evaluation, sorted by step, up to the step asked for.
+        end: the step it was advanced to: that asked for, where a goal was reached, or the last evaluation before
+            it diverged.
+        reached: whether a goal was reached there.
+        diverged: the step at which something was not finite, of a training towards a goal.
     """
 
     spans: list[tuple[int, int]]
     reused: int
     seconds: float
     metrics: list[dict[str, Any]]
+    end: int
+    reached: bool = False
+    diverged: int | None = None
 
     @property
     def trained(self) -> int:
@@ -127,11 +135,16 @@ class Engine:
     storing: bool = field(default=False, init=False)
     _kept: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = field(default_factory=dict, init=False)
 
-    def advance(self, trajectory: Trajectory, to: int, keep: Iterable[int] = ()) -> Advanced:
+    def advance(
+        self, trajectory: Trajectory, to: int, keep: Iterable[int] = (), until: Goal | None = None
+    ) -> Advanced:
         """Make sure that the states at `to` and at every step of `keep` are stored, and the metrics up to `to`.
 
+        Towards a goal, `to` is the first evaluation that reaches it, where one does. Which that is follows from the
+        metrics alone, so it is the same however often training was interrupted, and whoever trained.
+
         Raises:
-            Diverged: when the loss stops being finite.
+            Diverged: when the loss stops being finite; a training towards a goal ends at the evaluation before.
             Interrupted: when told to stop.
             LthError: when a state cannot be written.
         """
@@ -139,18 +152,31 @@ class Engine:
         first = trajectory.first_step
         if to < first:
             raise LthError(f"step {to} lies before the start of this trajectory at step {first}")
-        wanted = sorted({first, to} | {step for step in keep if first <= step <= to})
         identity = trajectory.identity
         self.uses(identity)
-        plan = self._evaluation_plan(trajectory, to)
+        keep = set(keep)
+        most, diverged = to, None
         for _ in range(_TRIES):
+            end = self._first_reaching(trajectory, most, until)
+            wanted = sorted({first, end} | {step for step in keep if first <= step <= end})
+            plan = self._evaluation_plan(trajectory, end, last=end == trajectory.end or end < to)
             if not self._complete(identity, wanted, plan):
                 if trajectory.origin is not None and self.store.load(identity, first) is None:
                     # Before this lock is taken, so that nobody waits for two.
                     self.state(trajectory.origin.parent, trajectory.origin.step)
                 teaching = self._teaching(trajectory)
-                with self._locked(identity):
-                    self._advance(trajectory, wanted, plan, teaching)
+                try:
+                    with self._locked(identity):
+                        self._advance(trajectory, wanted, plan, teaching, until)
+                except Diverged as error:
+                    before = [step for step, _ in plan if step < error.step]
+                    if until is None or not before:
+                        raise
+                    most, diverged = max(before), error.step
+                    self.observer.message(f"{error}; it ends at step {most}, without the goal")
+                    continue
+                if self._first_reaching(trajectory, most, until) != end:
+                    continue  # the goal was reached before
             known = self._known(identity, wanted)
             if plan <= known.keys() and all(self.store.state_path(identity, at).exists() for at in wanted):
                 break
@@ -160,12 +186,22 @@ class Engine:
             )
         else:
             raise LthError(f"{self.store.root} is deleted again and again while this trains into it")
-        spans = self.store.spans_by(identity, self.run_id, first, to)
-        reused = to - first - sum(last - begin for begin, last in spans)
+        spans = self.store.spans_by(identity, self.run_id, first, end)
+        reused = end - first - sum(last - begin for begin, last in spans)
         metrics = sorted(
             (lines_room.told(known[key], self.own) for key in plan & known.keys()), key=_metric_order
         )
-        return Advanced(spans, reused, time.monotonic() - begun, metrics)
+        reached = until is not None and any(map(until.reached, metrics))
+        return Advanced(spans, reused, time.monotonic() - begun, metrics, end, reached, diverged)
+
+    def _first_reaching(self, trajectory: Trajectory, to: int, until: Goal | None) -> int:
+        """The step of the first planned evaluation up to `to` that is known to reach a goal; `to` where none is."""
+        if until is None:
+            return to
+        plan, known = self._evaluation_plan(trajectory, to, last=True), self._known(trajectory.identity, ())
+        return min(
+            (step for step, split in plan & known.keys() if until.reached(known[step, split])), default=to
+        )
 
     @contextmanager
     def _locked(self, identity: str) -> Iterator[None]:
@@ -238,6 +274,7 @@ class Engine:
         wanted: list[int],
         plan: set[tuple[int, str]],
         teaching: Teaching | None,
+        until: Goal | None,
     ) -> None:
         """Train what is missing, the shortest way: from the nearest stored state before each missing one.
 
@@ -262,7 +299,8 @@ class Engine:
                 self.observer.message(
                     f"evaluations at step {missing} are not stored; training again from step {trainer.step} for them"
                 )
-            self._train(trainer, goal, plan, wanted, keep=not stored)
+            if self._train(trainer, goal, plan, wanted, keep=not stored, until=until):
+                return
 
     def _start(self, trajectory: Trajectory) -> State:
         """The state before the first step, made and stored."""
@@ -339,11 +377,20 @@ class Engine:
         return dataclasses.replace(state, weights=weights)
 
     def _train(
-        self, trainer: Trainer, to: int, plan: set[tuple[int, str]], wanted: list[int], keep: bool
-    ) -> None:
+        self,
+        trainer: Trainer,
+        to: int,
+        plan: set[tuple[int, str]],
+        wanted: list[int],
+        keep: bool,
+        until: Goal | None,
+    ) -> bool:
         """Train to a step, evaluating where planned, leaving a resume point at each checkpoint interval.
 
         The state there is stored if it is to be kept; where only an evaluation was missing, nobody asked for it.
+
+        Returns:
+            Whether an evaluation reached the goal, at which it stops.
         """
         identity, saved_at = trainer.trajectory.identity, trainer.step
         if saved_at >= self.store.frontier(identity):
@@ -361,13 +408,15 @@ class Engine:
 
         try:
             while True:
-                lines += self._evaluate(trainer, pending, begun)
-                done, stopping = trainer.step == to, self.stop.is_set()
+                found = self._evaluate(trainer, pending, begun)
+                lines += found
+                reached = until is not None and any(map(until.reached, found))
+                done, stopping = reached or trainer.step == to, self.stop.is_set()
                 if done or stopping or (trainer.step > saved_at and checkpoints.due(trainer.step)):
                     self._save(trainer, lines, saved_at, resume_point=not done, keep=keep)
                     saved_at, lines = trainer.step, []
                     checkpoints.restart()
-                if stopping and not (done and not _splits(pending, to)):
+                if stopping and not (done and not _splits(pending, trainer.step)):
                     raise Interrupted(
                         f"stopped at step {trainer.step} of {to}; the same command goes on from there"
                     )
@@ -377,7 +426,8 @@ class Engine:
                 trainer.run(int(min(step for step in goals if step > trainer.step)), pause, tick)
         except Diverged as error:
             raise error.after([*self.store.metrics(identity), *lines]) from None
-        self.store.drop_resume_point(identity, to)
+        self.store.drop_resume_point(identity, trainer.step)
+        return reached
 
     def _evaluate(
         self, trainer: Trainer, pending: set[tuple[int, str]], begun: float
@@ -423,14 +473,17 @@ class Engine:
         finally:
             self.storing = False
 
-    def _evaluation_plan(self, trajectory: Trajectory, to: int) -> set[tuple[int, str]]:
-        """The (step, split) pairs of a run: start, every interval, end; the training set at the end alone."""
+    def _evaluation_plan(self, trajectory: Trajectory, to: int, *, last: bool) -> set[tuple[int, str]]:
+        """The (step, split) pairs of a run: start, every interval, end; the training set at the end alone.
+
+        `last`: whether the training ends at `to`.
+        """
         every = self.evaluation.every.steps(trajectory.steps_per_epoch)
         first = trajectory.first_step
         steps = {first, *range((first // every + 1) * every, to + 1, every)}
         splits: list[str] = [split for split in ("val", "test") if split in trajectory.data.sizes]
         plan: set[tuple[int, str]] = {(step, split) for step in steps for split in splits}
-        if to == trajectory.end:
+        if last:
             plan |= {(to, split) for split in splits}
             if self.evaluation.train:
                 plan.add((to, "train"))

@@ -94,6 +94,7 @@ class Trainer:
         self.optimizer = optimizers.build(recipe.optimizer, self.model)
         optimizers.import_state(self.optimizer, self.model, state.optimizer)
         self._update = recipe.update
+        self._draw = 0
         self.memory = {
             owner: {name: tensor.to(self.execution.device, copy=True) for name, tensor in held.items()}
             for owner, held in state.memory.items()
@@ -197,7 +198,7 @@ class Trainer:
     def _advance(self) -> None:
         """Go one step; now and then the losses are read."""
         batch = next(self._batches)
-        changed = None
+        changed, self._draw = None, 0
         if self._policy is not None and self._latent is None and self._policy.due(self.step):
             changed = self._change_masks(self._policy, batch)
         self._losses[self._unchecked] = self._update(self, batch, self.step) if changed is None else changed
@@ -252,8 +253,14 @@ class Trainer:
                 buffer.copy_(value)  # the update passes over the same batch
         return None
 
-    def gradients(self, batch: Batch) -> Tensor:
+    @property
+    def masks(self) -> Masks:
+        """The present ones, on the device; see `Live.masks`."""
+        return self._kept
+
+    def gradients(self, batch: Batch, draw: int = 0) -> Tensor:
         """The gradients of a batch, masked, for an update; see `Live.gradients`."""
+        self._draw = draw
         loss = self._dense_gradients(batch)
         if self._masked and self._latent is None:
             # Before clipping and the update, so that a pruned weight enters no norm, momentum or statistic.
@@ -266,6 +273,10 @@ class Trainer:
             torch.manual_seed(self._dropout_seed())
         self.optimizer.zero_grad(set_to_none=True)
         return self._gradients(batch)
+
+    def forget(self) -> None:
+        """Begin with a new optimizer; see `Live.forget`."""
+        self.optimizer = optimizers.build(self.trajectory.recipe.optimizer, self.model)
 
     def apply(self) -> None:
         """Step on the gradients; see `Live.apply`. Only masks of latent values wait for the device."""
@@ -291,7 +302,13 @@ class Trainer:
 
     def _dropout_seed(self) -> int:
         """What a forward pass of the present step draws from."""
-        return derive_seed(self.trajectory.recipe.seeds["augment"], "dropout", self.step)
+        return derive_seed(self._drawing, "dropout", self.step)
+
+    @property
+    def _drawing(self) -> int:
+        """The seed of what is drawn in a step: that of augmentation, or one for a further draw."""
+        seed = self.trajectory.recipe.seeds["augment"]
+        return derive_seed(seed, "draw", self._draw) if self._draw else seed
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Leave the gradients of the mean loss of the batch in the parameters, and return that loss."""
@@ -311,8 +328,7 @@ class Trainer:
 
     def _seen(self, batch: Batch) -> Batch:
         """What of a batch the present step is about; see `Objective.view`."""
-        recipe = self.trajectory.recipe
-        return recipe.objective.view(batch, self.step, recipe.seeds["augment"])
+        return self.trajectory.recipe.objective.view(batch, self.step, self._drawing)
 
     def _loss(self, model: nn.Module, seen: Batch) -> Tensor:
         """Mean loss of a batch, or a part of one: the objective's, and on answers of teachers where there are any."""

@@ -186,8 +186,7 @@ class ParallelTrainer(Trainer):
         if self._ranks.rank == 0:
             return super()._dropout_seed()
         # The parts of a batch must not all drop the same units.
-        seed = self.trajectory.recipe.seeds["augment"]
-        return derive_seed(seed, "dropout", self.step, self._ranks.rank)
+        return derive_seed(self._drawing, "dropout", self.step, self._ranks.rank)
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Leave the gradients of the mean loss of the whole batch; returns this part's share of that loss."""
@@ -236,8 +235,8 @@ class _Spare(nn.Module):
         self.model = model
         self.unused = nn.Parameter(torch.zeros(1, device=next(model.parameters()).device))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self.model(inputs)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.model(*inputs)
         return outputs
 
 

@@ -179,7 +179,7 @@ class TrainingProbe:
         for (name, weight), tensor in zip(weights.items(), found, strict=True):
             if not torch.isfinite(tensor).all():
                 raise LthError(
-                    f"the {what} that the pruning score asks for are not finite: that of {name}, at the weights of "
+                    f"the {what} are not finite: that of {name}, at the weights of "
                     f"step {self._state.step}; a lower optimizer.lr or another pruning.at may help"
                 )
             alike[name] = tensor.detach().to(weight.device)

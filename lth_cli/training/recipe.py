@@ -249,6 +249,10 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
                 f"{training.batch_size} leaves no batch of {data.sizes['train']} examples with drop_last",
             )
         )
+    if missing := [name for name in made.update.needs if name not in data.spec.shapes]:
+        there = ", ".join(data.spec.shapes)
+        needed = f"{config.update.target} needs {', '.join(missing)} of the data; this data set has {there}"
+        raise ConfigError(("update", needed))
     if not made.update.several_processes and execution.processes > 1:
         raise ConfigError(
             (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, ClassVar, Protocol
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
+from lth_cli.config.seeds import derive_seed
 from lth_cli.config.targets import check_arguments, locate
 from lth_cli.data.batches import Batch
 
@@ -35,16 +36,24 @@ class Live(Protocol):
     memory: dict[str, dict[str, Tensor]]
 
     @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """Which weights of the prunable tensors are kept, bool by name."""
+
+    @property
     def model(self) -> nn.Module:
         """In training mode; its weights are those before the step."""
 
-    def gradients(self, batch: Batch) -> Tensor:
+    def gradients(self, batch: Batch, draw: int = 0) -> Tensor:
         """Leave the gradients of the loss in `.grad`, in the place of earlier ones, and return that loss.
 
         They are of the whole batch: those of other processes are in them. Pruned weights have gradients of zero, but
         where masks are straight-through.
-        Called twice in a step, dropout drops the same units.
+        Called twice in a step, dropout drops the same units, and the objective draws the same; another `draw` is
+        another one.
         """
+
+    def forget(self) -> None:
+        """Let the optimizer begin anew, as before its first step."""
 
     def apply(self) -> None:
         """Clip the gradients, let the optimizer step on them at this step's rate, keep pruned weights at zero."""
@@ -56,11 +65,17 @@ class Update(abc.ABC):
     Attributes:
         several_processes: whether it can train in several. It can where it takes gradients from `Live.gradients`
             alone and draws nothing, so that all processes come to the same weights.
-        passes: how often a step takes gradients, for the count of multiply-adds.
+        needs: tensors of the data that it reads, by name.
+        passes: how often a step takes gradients of each example, for the count of multiply-adds.
     """
 
     several_processes: ClassVar[bool] = False
-    passes: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ()
+    passes: int = 1
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that it cannot train, before anything is. Raises ConfigError."""
+        return
 
     @abc.abstractmethod
     def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
@@ -120,6 +135,71 @@ class SAM(Update):
             )  # adding and subtracting e would not come back to the same bytes
         training.apply()
         return loss
+
+
+class FederatedAveraging(Update):
+    """A round of federated averaging (McMahan et al. 2017, arXiv:1602.05629, algorithm 1) as one step.
+
+    The batch holds all examples of the clients of the round, and says whose they are in `clients` (data that are
+    grouped so, such as `dataset=federated`). Each client starts from the weights before the step and from a new
+    optimizer, passes over its examples `local_epochs` times in batches of `local_batch`, and the new weights are the
+    mean of all clients' by their numbers of examples; of buffers likewise where they are numbers, else those of the
+    last client. Between rounds there is no state of an optimizer. The schedule of the rate counts rounds.
+
+    Args:
+        local_epochs: E, passes of a client over its examples.
+        local_batch: B, examples of a local step; null is all of a client's.
+    """
+
+    needs = ("clients",)
+
+    def __init__(
+        self,
+        *,
+        local_epochs: Annotated[int, Field(ge=1)] = 1,
+        local_batch: Annotated[int, Field(ge=1)] | None = 10,
+    ) -> None:
+        self.passes = local_epochs
+        self.local_batch = local_batch
+
+    def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
+        """See `Update`; returns the mean of the local losses by examples."""
+        tensors = [*training.model.parameters(), *training.model.buffers()]
+        with torch.no_grad():
+            before = [tensor.detach().clone() for tensor in tensors]
+            mean = [torch.zeros_like(tensor, dtype=torch.float32) for tensor in tensors]
+        clients, counts = torch.unique_consecutive(batch["clients"], return_counts=True)
+        total, begun, draw = len(batch["clients"]), 0, 0
+        losses = []
+        for client, count in zip(clients.tolist(), counts.tolist(), strict=True):
+            training.forget()
+            with torch.no_grad():
+                torch._foreach_copy_(tensors, before)
+            own = {name: tensor[begun : begun + count] for name, tensor in batch.items()}
+            for epoch in range(self.passes):
+                for rows in self._order(step, client, epoch, count):
+                    some = {name: tensor[rows.to(tensor.device)] for name, tensor in own.items()}
+                    losses.append(training.gradients(some, draw) * (len(rows) / (total * self.passes)))
+                    training.apply()
+                    draw += 1
+            with torch.no_grad():
+                for average, tensor in zip(mean, tensors, strict=True):
+                    average.add_(tensor.detach().float(), alpha=count / total)
+            begun += count
+        training.forget()
+        with torch.no_grad():
+            for average, tensor in zip(mean, tensors, strict=True):
+                if tensor.is_floating_point():
+                    tensor.copy_(average)
+        return torch.stack(losses).sum()
+
+    def _order(self, step: int, client: int, epoch: int, count: int) -> Sequence[Tensor]:
+        """The local batches of a client. Its examples come in an order that `seeds.order` drew."""
+        rows = torch.arange(count)
+        if epoch:
+            generator = torch.Generator().manual_seed(derive_seed(step, "federated", client, epoch))
+            rows = torch.randperm(count, generator=generator)
+        return torch.split(rows, self.local_batch or count)
 
 
 @contextmanager

@@ -5,7 +5,11 @@ import pytest
 from typer.testing import CliRunner
 
 from lth_cli.cli.main import app
-from lth_cli.config.errors import ConfigError
+from lth_cli.cli.studying import Runner
+from lth_cli.config.errors import ConfigError, LthError
+from lth_cli.store.sweeps import Sweep, folder_of
+from lth_cli.studies.finding import find
+from lth_cli.studies.plan import make_plan
 
 STUDY = """
 about: tickets
@@ -21,8 +25,10 @@ steps:
     overrides: {analysis: instability, analysis.points: 3, "analysis.splits": "[test]"}
     next: {function: lth_cli.studies.branching.earliest_true, answers: stability, key: analysis.at, column: stable,
            lowest: 0, highest: 4, resolution: 1}
-profiles: {quick: {}}
+  longer: {command: train}
+profiles: {quick: {without: [longer]}}
 tables:
+  longer: {title: Left out here, of: [longer], rows: step}
   accuracy: {title: Accuracy, of: [imp, again], rows: step, columns: kind}
   stability: {title: Stability, of: [stable], answers: stability, metric: test_barrier, rows: step, columns: round}
 holds:
@@ -54,6 +60,7 @@ def test_a_study_runs_once_and_its_report_stays_the_same(study: Path, tmp_path: 
     assert "not checked: not measured" in told
     folder = tmp_path / "runs" / "studies" / "own" / "quick"
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert b"## Stability" in before["report.md"] and b"Left out here" not in before["report.md"]
     assert {"report.md", "study.json", "accuracy.csv", "stability.csv"} <= before.keys()
     shown = json.loads(_lth("study", "show", str(study), "--json"))["steps"]
     assert [(one["done"], one["steps"]) for one in shown.values()] == [(2, 0), (2, 0), (1, 0)]
@@ -110,3 +117,16 @@ def test_a_step_takes_the_answer_of_another_and_branches_by_a_function_of_ones_o
     assert len(configs) == 2
     told = sorted((tmp_path / "runs").glob("*easy*/config.yaml"))[0].read_text()
     assert "analysis/examples-" in told
+
+
+def test_points_that_ended_on_a_cluster_are_submitted_again_by_hand_alone(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+):
+    study.write_text(STUDY.replace("seed: [0, 1]", "optimizer.lr: [1e30]"))
+    runner = Runner(make_plan(find(str(study), None), []), None, quiet=True)
+    with pytest.raises(LthError, match="1 of 1 points failed"):
+        runner.run(runner.check())
+    Sweep.open(folder_of(runner.runs_dir, "own-quick-imp")).set_jobs({0: "7_0"})
+    monkeypatch.setattr("lth_cli.launchers.slurm.job_states", lambda jobs: {"7_0": "COMPLETED"})
+    with pytest.raises(LthError, match=r"1 of 1 points ended unfinished.*diverged.*submits them again"):
+        runner.run(runner.check(), again=False)

@@ -20,7 +20,7 @@ NEEDED = {
 }
 SUPPLIED = {
     "dataset": ("place",),
-    "model": ("input_shape", "classes", "outputs", "vocabulary", "length"),
+    "model": ("input_shape", "classes", "concepts", "outputs", "vocabulary", "length"),
     "optimizer": ("params",),
     "schedule": ("steps_per_epoch", "horizon", "warmup"),
 }

@@ -129,17 +129,20 @@ def test_skin(tmp_path, place):
     (folder / "fitz").mkdir(parents=True)
     rows, diagnoses = [",ImageID,Plaque,Scar,Do not consider this image"], ["md5hash,three_partition_label"]
     for n in range(21):
-        rows.append(f"{n},{n}.png,{n % 2},0,{int(n == 20)}")
+        rows.append(f"{n},{n}.png,{n % 2},0,{int(n == 20)},beyond")
         diagnoses.append(f"{n},{'malignant' if n % 4 == 0 else 'benign'}")
         Image.new("RGB", (9, 9), (n, 0, 0)).save(folder / "fitz" / f"{n}.png")
     (folder / "annotations_fitzpatrick17k.csv").write_text("\n".join(rows))
     (folder / "fitzpatrick17k.csv").write_text("\n".join(diagnoses))
-    found = skincon(place, path=str(folder), side=8, least=2)
+    found = skincon(place, path=str(folder), side=8, least=10)
     assert found.names == {"concepts": ("Plaque",)}
     numbers = torch.cat([split["inputs"][:, 0, 0, 0] for split in (found.train, found.test)])
     assert sorted(numbers.tolist()) == list(range(20))
     assert torch.equal(found.train["labels"], (found.train["inputs"][:, 0, 0, 0] % 4 == 0).long())
     assert torch.equal(found.train["concepts"][:, 0], (found.train["inputs"][:, 0, 0, 0] % 2).float())
-    (folder / "annotations_fitzpatrick17k.csv").write_text("\n".join([*rows[:3], "2,2.png,1,,0"]))
-    with pytest.raises(ConfigError, match=r"every concept of 2.png"):
-        skincon(place, path=str(folder), side=8, least=2)
+    for missing in ("", "?", "0.5"):
+        (folder / "annotations_fitzpatrick17k.csv").write_text(
+            "\n".join([*rows[:3], f"2,2.png,1,{missing},0"])
+        )
+        with pytest.raises(ConfigError, match=r"every concept of 2.png"):
+            skincon(place, path=str(folder), side=8, least=2)

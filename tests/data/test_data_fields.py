@@ -33,6 +33,11 @@ def own(place, *, wrong: str = ""):
     if wrong == "vocabulary":
         train, sizes = {"tokens": torch.arange(10)[:, None]}, {"vocabulary": 9}
         test = train
+    if wrong in ("concept", "class"):
+        concepts, labels = torch.eye(2), torch.tensor([0, 1])
+        concepts[1, 0] = -1 if wrong == "concept" else 0
+        train = {"inputs": x[:2], "concepts": concepts, "labels": labels + (wrong == "class")}
+        test, sizes = train, {"concepts": 2, "classes": 2}
     return Fields(train, test, sizes)
 
 
@@ -84,7 +89,7 @@ def test_batches_are_those_of_any_data(place):
     assert torch.equal(positions.float()[:, None], batches[1]["inputs"])
 
 
-@pytest.mark.parametrize("wrong", ["names", "lengths", "values", "vocabulary"])
+@pytest.mark.parametrize("wrong", ["names", "lengths", "values", "vocabulary", "concept", "class"])
 def test_malformed_tensors_are_named(place, wrong):
     with pytest.raises(ConfigError, match="own returned bad data"):
         prepared(dataset(OWN, wrong=wrong), place)

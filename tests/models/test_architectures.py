@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from lth_cli.config.errors import ConfigError
-from lth_cli.models.convnets import ConvNet, LeNet5
+from lth_cli.models.convnets import ConvNet, LeNet5, SimpleCNN
 from lth_cli.models.imagenet_resnet import blur, imagenet_resnet
 from lth_cli.models.instance_convnet import InstanceConvNet
 from lth_cli.models.mlp import MLP
@@ -31,6 +31,7 @@ CIFAR = (3, 32, 32)
         (MLP, (40,), {"hidden": []}, 410),
         (ResidualMLP, (40,), {}, 276_010),
         (LeNet5, MNIST, {}, 61_706),
+        (SimpleCNN, MNIST, {}, 62_346),
         (LeNet5, CIFAR, {}, 62_006),
         (ConvNet, CIFAR, {"depth": 2}, 4_301_642),
         (ConvNet, CIFAR, {"depth": 4}, 2_425_930),
@@ -95,6 +96,7 @@ def test_torchvision_parameter_count(name, parameters):
     ("architecture", "input_shape", "arguments"),
     [
         (LeNet5, (1, 12, 12), {}),
+        (SimpleCNN, (1, 16, 17), {}),
         (LeNet5, (2, 28, 40), {}),
         (LeNet5, (3, 64, 33), {}),
         (ConvNet, (1, 8, 8), {"depth": 6}),
@@ -118,6 +120,7 @@ def test_images_that_survive_the_pooling_are_accepted(architecture, input_shape,
     ("architecture", "arguments", "smallest"),
     [
         (LeNet5, {}, 12),
+        (SimpleCNN, {}, 16),
         (ConvNet, {"depth": 2}, 2),
         (ConvNet, {"depth": 6}, 8),
         (ResNet, {"depth": 20}, 4),

@@ -17,9 +17,16 @@ from lth_cli.models.build import build, has_randomness, new_head, output_layer, 
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 INPUTS = {"lenet_300_100": (1, 28, 28), "lenet5": (1, 28, 28), "residual_mlp": (40,), "mlp": (2, 3, 4)}
-OUTPUTS = {"concept_bottleneck": "head", "residual_mlp": "linear3", "gpt": "head", "siren": "out"}
+OUTPUTS = {
+    "concept_bottleneck": "head",
+    "equations": "coefficients",
+    "residual_mlp": "linear3",
+    "gpt": "head",
+    "siren": "out",
+}
 NO_CLASSIFIERS = {
     "concept_bottleneck": Interface((5,), "float32", (13,), {"classes": 10, "concepts": 3}),
+    "equations": Interface((3, 2), "float32", (3, 2), {"environments": 3, "states": 2}),
     "gpt": Interface((5,), "int64", (5, 7), {"vocabulary": 7, "length": 5}),
     "siren": Interface((2,), "float32", (3,), {"outputs": 3}),
 }

@@ -196,3 +196,35 @@ def test_bisection_ends_beside_the_earliest(earliest: int):
         assert 0 <= min(stable) - max(step for step in steps if step < earliest) <= 5
     else:
         assert steps == [0, 100]
+
+
+def test_a_trial_is_named_by_its_number_and_set_to_its_values(own: Path):
+    swept = "sweep: {optimizer.lr: [0.0001, 0.01], seed: [0, 1]}"
+    assert swept in OWN
+    own.write_text(
+        OWN.replace(swept, 'trials: 2, sweep: {optimizer.lr: ["tag(log,interval(1e-4,1))"], seed: [0, 1]}')
+    )
+    nets = _points(own, "profile=long")["nets"]
+    assert [point.name for point in nets] == [
+        "rates-long-nets-seed_5-trial_0",
+        "rates-long-nets-seed_5-trial_1",
+    ]
+    assert [text for point in nets for text in point.overrides if "lr" in text] == [
+        "optimizer.lr=0.01",
+        "optimizer.lr=0.1",
+    ]
+    assert not any(text.startswith("trial=") for point in nets for text in point.overrides)
+    own.write_text(OWN.replace(swept, f"trials: 2, {swept}"))
+    with pytest.raises(ConfigError, match="goes with ranges"):
+        _points(own)
+
+
+@pytest.mark.parametrize(("take", "values"), [("lowest", (20, 5)), ("highest", (40, 5)), ("sum", (60, 5))])
+def test_of_trials_a_table_takes_the_best_of_each_seed(take: str, values: tuple[int, ...]):
+    found = [(0, 40), (0, None), (0, 20), (1, 5)]
+    records = [
+        {"kind": "dense", "size": "8", "seed": seed, "run": "r", "steps_to_goal": steps}
+        for seed, steps in found
+    ]
+    spec = Table(title="t", of=["x"], metric="steps_to_goal", unit="", rows="size", take=take)
+    assert pivot("t", spec, records).cells["8", "dense"].values == values

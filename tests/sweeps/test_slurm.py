@@ -117,3 +117,28 @@ def test_cancelled_and_submitted_again(lab, slurm):
 def test_what_slurm_refuses_is_told(lab, slurm):
     with pytest.raises(LthError, match=r"Slurm refuses the jobs: .*artition"):
         lab.prune("name=r", "seed=0,1", *SLURM, "launcher.partition=nowhere")
+
+
+STUDY = """
+about: masks after training
+paper: none
+claim: none
+overrides: {dataset: digits, training.length: 24it, threads: 1, pruning.rounds: 1, device: cpu}
+steps:
+  imp: {command: prune, sweep: {seed: [0, 1]}}
+  again: {command: rewind, from: [imp], overrides: {rounds: "1"}, sweep: {rewind.to: [3it]}}
+  masks: {command: analyze, from: [imp], overrides: {analysis: masks}}
+profiles: {quick: {}}
+tables: {tickets: {title: Tickets, of: [imp, again], rows: step, columns: kind}}
+"""
+
+
+def test_a_study_goes_on_by_itself(lab, slurm, tmp_path):
+    path = tmp_path / "after.yaml"
+    path.write_text(STUDY)
+    folder = lab.runs / "studies" / "after" / "quick"
+    done = lab.lth("study", "run", str(path), *SLURM)
+    assert "goes on with the study once they have ended" in done.stderr
+    report = folder / "report.md"
+    wait_until(lambda: "| again |" in report.read_text(), 240)
+    assert [path.name for path in (lab.runs / "after-quick-imp-seed_0" / "analysis").glob("masks-*")]

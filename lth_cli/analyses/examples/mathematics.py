@@ -110,3 +110,31 @@ def first_learned(correct: Sequence[Tensor]) -> Tensor:
 def barrier(middle: Tensor, ends: Sequence[Tensor]) -> Tensor:
     """Loss at the midpoint of two states less the mean of theirs, by example [N] (Paul et al. 2022, 2206.01278)."""
     return middle - torch.stack(list(ends)).mean(0)
+
+
+def by_difficulty(difficulty: Tensor, losses: Sequence[Tensor], groups: int) -> list[dict[str, float]]:
+    """Mean losses of two states over groups of examples, from easy to hard (Jin et al. 2022, arXiv:2210.13738).
+
+    Args:
+        difficulty: of each example [N]; among equals the position decides.
+        losses: at two states, float64 [N] each.
+        groups: as nearly of one size as N allows; at most N.
+
+    Returns:
+        Of each group its number from 1 on, how many examples it has, their mean difficulty, both mean losses, and the
+        change from the first to the second in per cent of the first (Jin et al. report this), NaN where that is 0.
+    """
+    rows = []
+    for number, part in enumerate(difficulty.argsort(stable=True).tensor_split(groups), start=1):
+        first, second = (float(loss[part].mean()) for loss in losses)
+        rows.append(
+            {
+                "group": number,
+                "examples": len(part),
+                "el2n": float(difficulty[part].mean()),
+                "loss": first,
+                "loss_compared": second,
+                "change_percent": 100 * (second - first) / first if first else float("nan"),
+            }
+        )
+    return rows

@@ -27,6 +27,17 @@ class Settings(Section):
         "measured; empty is none.",
     )
 
+    compared: list[StateName] = Field(
+        default_factory=list,
+        description="Two states, such as [0@end,10@end]; improvement is by how much the loss of each example is lower "
+        "at the second. Empty is none.",
+    )
+    groups: Annotated[int, Field(ge=2)] = Field(
+        20,
+        description="Groups of as many examples each, by EL2N from easy to hard, for which the loss of both compared "
+        "states is also reported.",
+    )
+
     @field_validator("states")
     @classmethod
     def _of_each_run(cls, states: list[str]) -> list[str]:
@@ -35,7 +46,7 @@ class Settings(Section):
                 raise ValueError(f"{state!r} names a run; write ROUND@STEP, a step of a training of each RUN")
         return states
 
-    @field_validator("between")
+    @field_validator("between", "compared")
     @classmethod
     def _none_or_two(cls, states: list[str]) -> list[str]:
         if len(states) not in (0, 2):

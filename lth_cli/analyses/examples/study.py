@@ -1,8 +1,9 @@
 """What do trainings find easy and hard? Scores of every training example, by its position in the whole training set.
 
 Loss, margin, EL2N and GraNd (Paul et al. 2021, arXiv:2107.07075), forgetting (Toneva et al. 2019, arXiv:1812.05159),
-and the barrier of each example's loss at the midpoint of two states (Paul et al. 2022, arXiv:2206.01278); each the mean
-over the RUNs. Later trainings can be given the easiest or hardest examples by any of them (`dataset.subset.by`).
+the barrier of each example's loss at the midpoint of two states (Paul et al. 2022, arXiv:2206.01278), and by how much a
+second state's loss is lower, also by groups of EL2N (Jin et al. 2022, arXiv:2210.13738); each the mean over the RUNs.
+Later trainings can be given the easiest or hardest examples by any of them (`dataset.subset.by`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import functools
 import math
 import statistics
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from lth_cli.analyses.examples.mathematics import (
     PerExample,
     barrier,
+    by_difficulty,
     first_learned,
     forgetting,
     grand,
@@ -59,8 +61,9 @@ States = list[NamedState]
 def prepare(request: Request, asked: Settings) -> Study:
     """Check the question. Raises RequestError."""
     trainings = [_training(request, asked.states, run) for run in request.runs]
-    pairs = _pairs(request, asked.between)
-    states = [state for group in [*trainings, *pairs] for state in group]
+    pairs = _pairs(request, asked.between, "between")
+    compared = _pairs(request, asked.compared, "compared")
+    states = [state for group in [*trainings, *pairs, *compared] for state in group]
     first = states[0].recorded
     check_alike([state.recorded for state in states])
     check_classes(ANALYSIS, [state.recorded for state in states])
@@ -74,21 +77,31 @@ def prepare(request: Request, asked: Settings) -> Study:
         ANALYSIS,
         request.runs[0],
         {
-            **settings(asked, "states", "between"),
+            **settings(asked, "states", "between", "compared", "groups"),
             **circumstances(first),
             # Answers of earlier releases had such a run's TF32 products in GraNd.
             **({"grand_dtype": "fp32"} if asked.grand and first.plan.dense.execution.dtype == "tf32" else {}),
             "training_set": training_set,
             "positions": tensor_digest(data.positions("train")),
-            "states": [[state.identity for state in training] for training in trainings],
-            "between": [[state.identity for state in pair] for pair in pairs],
+            "states": _identities(trainings),
+            "between": _identities(pairs),
+            # Answers of earlier releases compare nothing.
+            **({"compared": _identities(compared), "groups": asked.groups} if compared else {}),
         },
         {
             "states": [[state.label for state in training] for training in trainings],
             "between": [[state.label for state in pair] for pair in pairs],
+            **({"compared": [[state.label for state in pair] for pair in compared]} if compared else {}),
         },
-        functools.partial(_answer, asked=asked, trainings=trainings, pairs=pairs, training_set=training_set),
-        parts=len(trainings) + len(pairs),
+        functools.partial(
+            _answer,
+            asked=asked,
+            trainings=trainings,
+            pairs=pairs,
+            compared=compared,
+            training_set=training_set,
+        ),
+        parts=len(trainings) + len(pairs) + len(compared),
         not_shown=(TABLE,),
     )
 
@@ -106,8 +119,12 @@ def _training(request: Request, names: Sequence[str], run: Run) -> States:
     return states
 
 
-def _pairs(request: Request, names: Sequence[str]) -> list[States]:
-    """The two states between which barriers are measured, of each run where they name none.
+def _identities(groups: Sequence[States]) -> list[list[Any]]:
+    return [[state.identity for state in group] for group in groups]
+
+
+def _pairs(request: Request, names: Sequence[str], key: str) -> list[States]:
+    """Two states that a setting names, of each run where they name none.
 
     [0@end,OTHER:0@end] asked of OTHER as well is no pair there, and does not count.
     """
@@ -117,7 +134,7 @@ def _pairs(request: Request, names: Sequence[str]) -> list[States]:
         if pair[0].identity != pair[1].identity:
             found.setdefault(" ".join(state.label for state in pair), pair)
     if names and not found:
-        raise RequestError(f"analysis.between: {names[0]} and {names[1]} are one state; name two")
+        raise RequestError(f"analysis.{key}: {names[0]} and {names[1]} are one state; name two")
     return list(found.values())
 
 
@@ -127,6 +144,7 @@ def _answer(
     asked: Settings,
     trainings: Sequence[States],
     pairs: Sequence[States],
+    compared: Sequence[States],
     training_set: str,
 ) -> Answer:
     first = trainings[0][0].recorded
@@ -137,6 +155,12 @@ def _answer(
     scores = {name: torch.stack([one[name] for one in scored]).mean(0) for name in scored[0]}
     if pairs:
         scores["barrier"] = torch.stack([_barrier(work, model, pair) for pair in pairs]).mean(0)
+    groups: list[Row] = []
+    if compared:
+        losses = torch.stack([_losses(work, model, pair) for pair in compared]).mean(0)
+        scores["improvement"] = losses[0] - losses[1]
+        found = by_difficulty(scores["el2n"], list(losses), min(asked.groups, len(labels)))
+        groups = [{**row} for row in found]
     columns = {
         "index": data.positions("train").tolist(),
         "label": labels.tolist(),
@@ -150,7 +174,7 @@ def _answer(
         f"{len(rows):,} training examples scored by {len(trainings)} run{'s' * (len(trainings) > 1)}; means: {said}"
     ]
     summary = {"training_set": training_set, "examples": len(rows), "runs": len(trainings), "means": means}
-    return Answer({TABLE: rows}, summary, headline)
+    return Answer({TABLE: rows, **({"groups": groups} if groups else {})}, summary, headline)
 
 
 def _scores(work: Work, model: nn.Module, training: States, with_grand: bool) -> dict[str, Tensor]:
@@ -220,6 +244,26 @@ def _barrier(work: Work, model: nn.Module, pair: States) -> Tensor:
         work.once(["barrier", *(state.identity for state in pair)], measure), dtype=torch.float64
     )
     work.observer.part_finished(f"mean barrier {float(found.mean()):.4f}")
+    return found
+
+
+def _losses(work: Work, model: nn.Module, pair: States) -> Tensor:
+    """The loss of each example at two states, float64 [2, N]."""
+    label = " and ".join(state.label for state in pair)
+    work.observer.part_started(label)
+
+    def measure() -> list[list[float]]:
+        losses = []
+        for state in pair:
+            _take_up(work, model, state)
+            losses.append(cast(list[float], _said(work, model, state.recorded).loss.tolist()))
+        return losses
+
+    found = torch.tensor(
+        work.once(["losses", *(state.identity for state in pair)], measure), dtype=torch.float64
+    )
+    first, second = found.mean(1).tolist()
+    work.observer.part_finished(f"mean loss {first:.4f} and {second:.4f}")
     return found
 
 

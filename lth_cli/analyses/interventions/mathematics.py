@@ -108,11 +108,11 @@ def _expected(answers: Answers, of: Callable[[Tensor], Tensor]) -> Tensor:
     """Of log probabilities of classes once a concept is known, as often as it is predicted absent and present, [N,
     K].
     """
-    given, probabilities = answers.given, answers.probabilities
+    given, probabilities, ends = answers.given, answers.probabilities, answers.ends
     found = torch.empty_like(given)
     for concept in range(given.shape[1]):
         known = []
-        for end in answers.ends:
+        for end in ends:
             told = given.clone()
             told[:, concept] = end[concept]
             known.append(of(answers.classes(told).log_softmax(1)))
@@ -139,7 +139,12 @@ def ranks(scores: Tensor, *, batch: bool) -> Tensor:
 
 
 def errors(
-    answers: Answers, rank: Tensor, steps: int, read: Callable[[Tensor], Tensor] = lambda given: given[None]
+    answers: Answers,
+    rank: Tensor,
+    steps: int,
+    read: Callable[[Tensor], Tensor] = lambda given: given[None],
+    *,
+    balanced: bool = False,
 ) -> list[float]:
     """The share of examples classified wrongly after 0 ... steps corrections.
 
@@ -148,12 +153,16 @@ def errors(
         rank: of each concept, [N, K].
         steps: after which all are corrected.
         read: what the second half makes of it, [draws, N, K]; class logits are averaged over draws.
+        balanced: the mean over the classes of their shares, as the authors' code for SkinCon.
     """
     low, high = answers.ends
     true = low + answers.concepts * (high - low)
+    each = functional.one_hot(answers.labels).double()
+    each = each[:, each.any(0)]
     found = []
     for count in range(steps + 1):
         given = torch.where(rank < count, true, answers.given)
         predicted = answers.classes(read(given)).mean(0).argmax(1)
-        found.append((predicted != answers.labels).double().mean().item())
+        wrong = (predicted != answers.labels).double()
+        found.append((wrong @ each / each.sum(0)).mean().item() if balanced else wrong.mean().item())
     return found

@@ -39,6 +39,9 @@ class Settings(Section):
         5, description="For concepts=sampled; class logits are averaged."
     )
     trials: Annotated[int, Field(ge=1)] = Field(5, description="Random orders; errors are averaged.")
+    balanced: bool = Field(
+        False, description="Count each class alike in the error, as the authors do for SkinCon."
+    )
     split: Literal["val", "test"] = Field("test", description="Examples that are classified.")
     seed: Seed = Field(0, description="Of random orders and draws.")
 

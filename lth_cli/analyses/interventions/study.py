@@ -60,15 +60,20 @@ def _check(state: NamedState, asked: Settings) -> list[list[int]]:
             f"analysis.concepts={asked.concepts} is of probabilities, and the second half of {name} takes logits "
             f"(model.link={model.link}); write analysis.concepts=soft"
         )
-    names = recipe.data.spec.names.get("concepts", ())
     if asked.level == "individual":
         return [[concept] for concept in range(recipe.interface.sizes["concepts"])]
-    if not names:
+    groups = groups_of(recipe.data.spec.names.get("concepts", ()))
+    if not groups:
         raise RequestError(f"analysis.level=group: the data of {name} name no groups of concepts")
+    return groups
+
+
+def groups_of(names: Sequence[str]) -> list[list[int]]:
+    """Numbers of the concepts `GROUP::NAME` of each group; none where no name has a group."""
     together: dict[str, list[int]] = {}
     for number, concept in enumerate(names):
         together.setdefault(concept.partition("::")[0], []).append(number)
-    return list(together.values())
+    return list(together.values()) if any("::" in concept for concept in names) else []
 
 
 def _answer(
@@ -79,7 +84,9 @@ def _answer(
     for state, together in zip(states, groups, strict=True):
         work.observer.part_started(state.label)
         measured = functools.partial(_measure, work, state, asked, together)
-        found: dict[str, list[float]] = work.once(state.identity, measured)
+        parts: dict[str, list[float]] = work.once(state.identity, measured)
+        # What is read after a kill is in the order of the alphabet.
+        found = {name: parts[name] for name in asked.scores}
         where = {
             "state": state.label,
             "run": state.recorded.run.name,
@@ -138,7 +145,7 @@ def _measure(
             else:
                 scores = by_group(score(name, answers), groups)
             rank = ranks(scores, batch=asked.batch)[:, of_concept]
-            curves.append(errors(answers, rank, len(groups), read(trial)))
+            curves.append(errors(answers, rank, len(groups), read(trial), balanced=asked.balanced))
         found[name] = [statistics.fmean(values) for values in zip(*curves, strict=True)]
     return found
 

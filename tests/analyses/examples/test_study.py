@@ -126,6 +126,22 @@ def test_of_several_runs_the_mean(lth_in: Lth, folder: Path) -> None:
     assert "grand" not in table(folder, "two")[0]
 
 
+def test_what_improved_between_two_states(lth_in: Lth, folder: Path) -> None:
+    """By example, by groups of EL2N, and as a score that leaves out the most improved."""
+    asked = "analysis.states=[0@1ep]", "analysis.grand=false"
+    ask(lth_in, folder, "two", "one", *asked, "analysis.compared=[0@1ep,0@end]", "analysis.groups=7")
+    (stored,) = StoredAnalysis.all_of(Run.open(folder / "runs" / "two"))
+    rows, groups = stored.tables()["scores"], stored.tables()["groups"]
+    assert sum(row["examples"] for row in groups) == 1438 and len(groups) == 7
+    total = sum(row["examples"] * (row["loss"] - row["loss_compared"]) for row in groups)
+    assert total == pytest.approx(sum(row["improvement"] for row in rows)) and total > 0
+    assert [row["el2n"] for row in groups] == sorted(row["el2n"] for row in groups)
+    kept = chosen_by(folder, "improvement", 1400, "two")
+    assert lth_in(folder, "train", "name=without", *QUICK, *kept, "-q").code == 0
+    worst_kept = max(rows[position]["improvement"] for position in trained_on(folder, "without"))
+    assert sum(row["improvement"] > worst_kept for row in rows) == 38
+
+
 def test_asked_again_and_stopped(lth_in: Lth, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     question = ("one", "two", STATES, BETWEEN)
     examples, calls = Work.examples, []
@@ -344,6 +360,7 @@ def ask_connectivity(lth_in: Lth, folder: Path) -> str:
         (("one", "analysis.states=[0@99ep]"), "outside its training"),
         (("one", "analysis.between=[0@end]"), "two states, or none"),
         (("one", "analysis.between=[0@end,one:0@end]"), "are one state"),
+        (("one", "analysis.compared=[0@end,one:0@end]"), "analysis.compared"),
         (("one", "part"), "different data"),
         (("one", "analysis.between=[0@end,part:0@end]"), "different data"),
     ],

@@ -1,0 +1,1 @@
+"""Which terms of differential equations were found, and how far do they carry?"""

@@ -1,0 +1,1 @@
+"""What does a federated training cost in communication and memory, for what accuracy?"""

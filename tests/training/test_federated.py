@@ -1,0 +1,128 @@
+"""Federated averaging and forward-forward against the same written out, and whether they survive a stop."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+from training_helpers import run
+from typer.testing import CliRunner
+
+from lth_cli.cli.main import app
+from lth_cli.config.errors import ConfigError
+from lth_cli.models.forward_forward import ForwardForward
+from lth_cli.training.loop import Trainer, initial_state
+
+FEDERATED = (
+    "dataset=federated",
+    "dataset.of=digits",
+    "dataset.clients=10",
+    "training.batch_size=3",
+    "update=federated",
+)
+LOCAL = ("update.local_batch=40", "update.local_epochs=1", "training.length=4it")
+SGD = ("model=mlp", "optimizer=sgd", "optimizer.lr=0.05", "optimizer.momentum=0.9")
+FORWARD = ("objective=forward_forward", "model=forward_forward", "model.hidden=[30,20]", "optimizer.lr=1e-2")
+
+
+def test_a_round_is_the_mean_of_clients_that_trained_by_themselves(make_dense):
+    trajectory = make_dense(*FEDERATED, *LOCAL, *SGD)
+    trainer = Trainer(trajectory, initial_state(trajectory, 0))
+    start = copy.deepcopy(trainer.model)
+    batch = next(trajectory.batches.starting_at(0))
+    run(trainer, 1)
+    clients = batch["clients"].unique_consecutive().tolist()
+    assert len(clients) == 3
+    expected = {name: torch.zeros_like(weight) for name, weight in start.named_parameters()}
+    for client in clients:
+        rows = (batch["clients"] == client).nonzero().flatten()
+        model = copy.deepcopy(start).train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        for part in rows.split(40):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(batch["inputs"][part]), batch["labels"][part]).backward()
+            optimizer.step()
+        for name, weight in model.named_parameters():
+            expected[name] += weight.detach() * (len(rows) / len(batch["labels"]))
+    for name, weight in trainer.state().weights.items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-6)
+    assert not trainer.state().optimizer
+
+
+def test_what_a_client_sends_and_holds(tmp_path, monkeypatch):
+    """Values that are kept, twice for each client; a local batch of inputs and of each layer's outputs."""
+    monkeypatch.chdir(tmp_path)
+    tiny = (*FEDERATED, *LOCAL, *SGD, "model.hidden=[30,20]", "threads=1", "device=cpu", "name=a", "-q")
+    command = ["prune", *tiny, "pruning.rounds=1", "pruning.fraction=0.5", "rewind.to=0"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    asked = ["analyze", "a", "analysis=federation", "analysis.rounds=[0,1]", "--json", "-q"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    dense, pruned = json.loads(done.stdout)["tables"]["costs"]
+    weights = 64 * 30 + 30 * 20 + 20 * 10
+    assert (dense["values"], pruned["values"]) == (weights + 60, weights + 60 - (weights - 200) // 2)
+    assert dense["megabytes_a_round"] == pytest.approx(2 * 3 * 4 * (weights + 60) / 1e6)
+    assert (
+        4 * 40 * (64 + 30 + 20 + 10)
+        <= 1e3 * dense["activations_kb"]
+        <= 4 * 40 * (64 + 2 * (30 + 20 + 10)) + 200
+    )
+
+
+@pytest.mark.parametrize("net", [SGD, FORWARD], ids=["backpropagation", "forward-forward"])
+def test_stopped_between_rounds_it_goes_on_to_the_same_bytes(net, make_dense):
+    trajectory = make_dense(*FEDERATED, *LOCAL, *net, "update.local_epochs=2")
+    whole = Trainer(trajectory, initial_state(trajectory, 0))
+    run(whole, 4)
+    first = Trainer(trajectory, initial_state(trajectory, 0))
+    run(first, 2)
+    second = Trainer(trajectory, first.state())
+    run(second, 4)
+    for name, weight in whole.state().weights.items():
+        assert torch.equal(weight, second.state().weights[name])
+
+
+def test_gradients_of_each_layer_are_those_of_its_own_loss():
+    """As in the sources of Hinton's paper: softplus(threshold - good) + softplus(bad - threshold), layer by layer."""
+    torch.manual_seed(0)
+    model = ForwardForward(input_shape=(12,), classes=3, hidden=[8, 6], threshold=2.0)
+    x, labels = torch.rand(5, 12), torch.tensor([0, 1, 2, 0, 1])
+    drawn = torch.tensor([0.0, 0.6, 0.3, 0.9, 0.4])  # the first or the second other label
+    wrong = torch.tensor([1, 0, 0, 2, 2])
+    losses = model(x, labels, drawn)
+    losses.mean(0).sum().backward()
+
+    def marked(y):
+        return torch.cat([nn.functional.one_hot(y, 3).float(), x[:, 3:]], 1)
+
+    good, bad = marked(labels), marked(wrong)
+    for number, layer in enumerate(model.layers):
+        good, bad = (h / (h.pow(2).mean(1, keepdim=True).sqrt() + 1e-4) for h in (good, bad))
+        good, bad = (torch.relu(layer(h.detach())) for h in (good, bad))
+        loss = torch.log1p(torch.exp(2.0 - good.pow(2).sum(1))) + torch.log1p(
+            torch.exp(bad.pow(2).sum(1) - 2.0)
+        )
+        torch.testing.assert_close(losses[0, number], loss.mean())
+        found = torch.autograd.grad(loss.mean(), list(layer.parameters()))
+        for gradient, parameter in zip(found, layer.parameters(), strict=True):
+            torch.testing.assert_close(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (
+            (*FEDERATED, *LOCAL, "dataset.clients=1000", "dataset.split=dirichlet", "dataset.alpha=0.01"),
+            "would have no examples",
+        ),
+        ((*FEDERATED, *LOCAL, "training.batch_size=11"), "11 is more than the 10 groups"),
+        (("update=federated", "dataset=digits"), "needs clients of the data"),
+        (("objective=forward_forward", "model=mlp", "dataset=digits"), "tells the model labels"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_before(typed, message, make_dense):
+    with pytest.raises(ConfigError, match=message):
+        make_dense(*typed)
