@@ -14,6 +14,7 @@ RELATIVE: tuple[Relative, ...] = ("dense", "previous")
 """Teachers that are another network for each round of a run."""
 
 Weight = Annotated[float, Field(ge=0.0)]
+PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class Distillation(Section):
@@ -25,9 +26,10 @@ class Distillation(Section):
         "sweep:NAME/latest, sweep:NAME/best; FILE.safetensors or FILE.pt; torchvision:NAME or "
         "torchvision:NAME/WEIGHTS; for the rounds of a run dense (its dense network) and previous (the round before).",
     )
-    loss: Literal["kl", "mse", "cross_entropy"] = Field(
+    loss: Literal["kl", "mse", "cross_entropy", "features"] = Field(
         "kl",
-        description="kl: T^2 KL(teacher || student). mse: of logits. cross_entropy: with the class it prefers.",
+        description="kl: T^2 KL(teacher || student). mse: of logits. cross_entropy: with the class it prefers. "
+        "features: of similarities between the examples of a batch, by class tokens.",
     )
     temperature: Annotated[float, Field(gt=0.0)] = Field(4.0, description="T of kl.")
     weight: Weight = Field(0.9, description="Of the teachers' loss.")
@@ -41,6 +43,14 @@ class Distillation(Section):
     )
     sample: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Teachers drawn anew each step; null averages the logits of all."
+    )
+    patches: PositiveFraction | None = Field(
+        None, description="Share of the patches of an image that teachers look at; null is all."
+    )
+    patches_by: Literal["student", "teacher", "random"] = Field(
+        "student",
+        description="Which: those that the class token attends to most in the last block, the student's or the "
+        "teacher's own, or random ones.",
     )
     cache: bool = Field(
         False, description="Keep the teachers' answers on disk: by example, by step where data is augmented."
@@ -64,6 +74,12 @@ class Distillation(Section):
             raise ValueError(f"distillation.teachers: {twice[0]!r} stands there twice")
         for name in self.teachers:
             check_name(name)
+        if self.cache and (self.patches is not None or self.loss == "features"):
+            raise ValueError(
+                "distillation.cache keeps logits for whole images, so not with distillation.patches or loss=features"
+            )
+        if self.loss == "features" and len(self.teachers) > 1:
+            raise ValueError("distillation.loss=features takes one teacher")
         if self.start >= self.end:
             raise ValueError(
                 f"distillation.start={self.start} leaves nothing before distillation.end={self.end}"

@@ -249,6 +249,8 @@ class Plan:
             dtype=trajectory.execution.dtype if section.precision == "same" else section.precision,
             by_example=self.config.evaluation.batch_size if section.cache and not augmented else None,
             cached=section.cache and augmented,
+            patches=section.patches,
+            patches_by=section.patches_by,
         )
         return dataclasses.replace(trajectory, distilled=distilled)
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -67,8 +67,38 @@ def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None)
         raise ConfigError(
             ("distillation.cache", "not with distributed.processes above 1: each asks about its own part")
         )
+    _check_patches(found, plan)
     taught = dataclasses.replace(plan, teachers=tuple(found))
     return dataclasses.replace(taught, dense=taught.distilled(taught.dense, {}))
+
+
+def _check_patches(found: Sequence[NamedTeacher], plan: Plan) -> None:
+    """Refuse networks that cannot be shown some patches, or have no features. Raises ConfigError."""
+    section = plan.config.distillation
+    if section.patches is None and section.loss != "features":
+        return
+    what = "distillation.loss" if section.patches is None else "distillation.patches"
+    if (
+        section.patches_by == "random"
+        and section.patches is not None
+        and plan.config.distributed.processes > 1
+    ):
+        raise ConfigError(("distillation.patches_by", "random not with distributed.processes above 1"))
+    recipe = plan.dense.recipe
+    student = build(plan.config.model, recipe.interface, init_seed=0)
+    networks = {"the student": student}
+    for named in found:
+        shown = Interface.classifier(named.teacher.input_shape, plan.dense.data.spec.classes)
+        section_of = schema.Model.model_validate(dict(named.teacher.model))
+        networks[named.label] = build(section_of, shown, init_seed=0)
+    for label, network in networks.items():
+        if not hasattr(network, "class_attention"):
+            problem = f"{label} ({type(network).__name__}) exposes no class attention; model=vit_small and deit_tiny do"
+            raise ConfigError((what, problem))
+    counts = {label: int(cast(int, network.patches)) for label, network in networks.items()}
+    if section.patches is not None and len(set(counts.values())) > 1:
+        told = ", ".join(f"{label} {count}" for label, count in counts.items())
+        raise ConfigError((what, f"student and teachers must cut images into as many patches: {told}"))
 
 
 def refuse_as_student(config: schema.Config) -> None:

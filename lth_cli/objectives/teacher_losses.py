@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Loss: TypeAlias = Callable[[Tensor, Tensor, float], Tensor]
-"""Student logits [B, classes], teacher logits [B, classes], temperature -> scalar."""
+"""Of student and teacher, logits [B, classes] (of `features` those), temperature -> scalar."""
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -45,7 +45,26 @@ def hard_labels(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return functional.cross_entropy(student, teacher.argmax(1))
 
 
-LOSSES: dict[str, Loss] = {"kl": divergence, "mse": squared_error, "cross_entropy": hard_labels}
+def similarities(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Mean squared difference of the similarities between examples; the temperature plays no part.
+
+    Similarities are inner products of features, each row of them of length 1 (Tung & Mori 2019, arXiv:1907.09682,
+    equations 1 to 4), so that widths may differ.
+
+    Args:
+        student: features [B, width].
+        teacher: features [B, any width].
+    """
+    ours, theirs = (functional.normalize(x @ x.T, dim=1) for x in (student, teacher))
+    return functional.mse_loss(ours, theirs)
+
+
+LOSSES: dict[str, Loss] = {
+    "kl": divergence,
+    "mse": squared_error,
+    "cross_entropy": hard_labels,
+    "features": similarities,
+}
 """By the name that `distillation.loss` has."""
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional
 from lth_cli.config import schema
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.spec import Interface
+from lth_cli.config.values import exact
 from lth_cli.data.batches import labelled
 from lth_cli.models.build import build
 from lth_cli.objectives.teacher_losses import LOSSES, average
@@ -51,7 +53,7 @@ class Teaching:
         self._loss = LOSSES[self.distilled.loss]
         self._execution = _execution(trajectory)
 
-    def mixed(self, task: Tensor, logits: Tensor, step: int, inputs: Tensor) -> Tensor:
+    def mixed(self, task: Tensor, logits: Tensor, step: int, inputs: Tensor, student: nn.Module) -> Tensor:
         """The loss of a step: that on the labels, and in steps that distil the teachers' beside it.
 
         Args:
@@ -59,22 +61,24 @@ class Teaching:
             logits: of the student, [B, classes].
             step: the step counter before the update.
             inputs: of the batch, as the student sees them.
+            student: has just answered it.
         """
         if not self.distilled.at(step):
             return task
-        answers = self.answers(step, inputs)
-        taught = self._loss(logits, answers, self.distilled.temperature)
+        answers = self.answers(step, inputs, student)
+        ours = cast(Tensor, student.features).float() if self.distilled.loss == "features" else logits
+        taught = self._loss(ours, answers, self.distilled.temperature)
         return self.distilled.task_weight * task + self.distilled.weight * taught
 
-    def answers(self, step: int, inputs: Tensor) -> Tensor:
-        """Mean logits of the teachers of a step for its batch, [B, classes], without gradients."""
+    def answers(self, step: int, inputs: Tensor, student: nn.Module) -> Tensor:
+        """What the teachers of a step say of its batch, without gradients: mean logits [B, classes], or features."""
         asked = self.asked(step)
         if isinstance(self._cache, _ByExample):
             rows = self._trajectory.batches.positions(step)
             return average([self._cache.rows(index, rows) for index in asked]).to(inputs.device)
         found = None if self._cache is None else self._cache.get(step)
         if found is None:
-            found = average([self._ask(index, inputs) for index in asked])
+            found = average([self._ask(index, inputs, step, student) for index in asked])
             if self._cache is not None:
                 self._cache.put(step, found)
         return found.to(inputs.device)
@@ -94,18 +98,46 @@ class Teaching:
             self._cache.flush()
 
     @torch.no_grad()
-    def _ask(self, index: int, inputs: Tensor) -> Tensor:
+    def _ask(self, index: int, inputs: Tensor, step: int, student: nn.Module) -> Tensor:
         if index not in self._networks:
             teacher = self.distilled.teachers[index]
             self._networks[index] = _network(teacher, self.states[index], self._trajectory)
-        student = self._trajectory.execution
-        if student.dtype == self._execution.dtype:
-            return predict(self._networks[index], inputs, self._execution)
+        own = self._trajectory.execution
+        if own.dtype == self._execution.dtype:
+            return self._answer(self._networks[index], inputs, step, student)
         self._execution.activate()  # tf32 is a setting of the process
         try:
-            return predict(self._networks[index], inputs, self._execution)
+            return self._answer(self._networks[index], inputs, step, student)
         finally:
-            student.activate()
+            own.activate()
+
+    def _answer(self, network: nn.Module, inputs: Tensor, step: int, student: nn.Module) -> Tensor:
+        if self.distilled.patches is None:
+            answered = predict(network, inputs, self._execution)
+        else:
+            kept = self._kept(network, inputs, step, student)
+            glasses, transformer = cast(nn.Sequential, network)
+            with self._execution.autocast():
+                answered = transformer(glasses(self._execution.arrange(inputs)), kept).float()
+        if self.distilled.loss != "features":
+            return answered
+        return cast(Tensor, cast(nn.Sequential, network)[1].features).float()
+
+    def _kept(self, network: nn.Module, inputs: Tensor, step: int, student: nn.Module) -> Tensor:
+        """The patches that a teacher looks at, int64 [B, k] (arXiv:2302.10494)."""
+        by = self.distilled.patches_by
+        if by == "student":
+            ranked = cast(Tensor, student.class_attention)
+        elif by == "teacher":
+            predict(network, inputs, self._execution)
+            ranked = cast(Tensor, cast(nn.Sequential, network)[1].class_attention)
+        else:
+            seed = self._trajectory.recipe.seeds["augment"]
+            generator = torch.Generator().manual_seed(derive_seed(seed, "patches", step))
+            patches = cast(int, student.patches)
+            ranked = torch.rand(len(inputs), patches, generator=generator).to(inputs.device)
+        assert self.distilled.patches is not None
+        return ranked.topk(math.ceil(exact(self.distilled.patches) * ranked.shape[1]), dim=1).indices
 
 
 def make_teaching(

@@ -231,6 +231,8 @@ class Distilled:
         by_example: answers are worked out once for each example, in batches of so many, on which rounding depends;
             None asks in every step.
         cached: answers are kept on disk; changes no number.
+        patches: share of the patches that teachers look at; None is all.
+        patches_by: which: the `student`'s class attention says it, the `teacher`'s, or they are drawn at `random`.
     """
 
     teachers: tuple[Teacher, ...]
@@ -245,6 +247,8 @@ class Distilled:
     dtype: str
     by_example: int | None = None
     cached: bool = False
+    patches: float | None = None
+    patches_by: str = "student"
 
     def at(self, step: int) -> bool:
         """Whether the update that leads from `step` to `step + 1` distils."""
@@ -259,7 +263,8 @@ class Distilled:
             for name in ("loss", "temperature", "weight", "task_weight", "begins", "ends", "every", "sample")
         }
         teachers = [teacher.description for teacher in self.teachers]
-        return {**settings, "dtype": self.dtype, "by_example": self.by_example, "teachers": teachers}
+        some = {} if self.patches is None else {"patches": self.patches, "patches_by": self.patches_by}
+        return {**settings, "dtype": self.dtype, "by_example": self.by_example, "teachers": teachers, **some}
 
     @classmethod
     def noted(cls, description: Mapping[str, Any]) -> Distilled:
@@ -343,7 +348,10 @@ class Trajectory:
     @property
     def draws(self) -> bool:
         """Whether a step draws random numbers of `seeds.augment`: augmentation, dropout, teachers chosen at random."""
-        taught_at_random = self.distilled is not None and self.distilled.sample is not None
+        taught = self.distilled
+        taught_at_random = taught is not None and (
+            taught.sample is not None or (taught.patches is not None and taught.patches_by == "random")
+        )
         return taught_at_random or self.recipe.draws
 
     def learning_rate(self, step: int) -> float:

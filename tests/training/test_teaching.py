@@ -188,9 +188,12 @@ def test_everything_that_decides_a_number_is_part_of_the_identity(make_dense, th
         "sample": 1,
         "dtype": "bf16",
         "by_example": 256,
+        "patches": 0.5,  # patches_by counts with them alone: test_masked_teaching
         "teachers": student.distilled.teachers[:2],
     }
-    assert changes.keys() | {"cached"} == {field.name for field in dataclasses.fields(Distilled)}
+    assert changes.keys() | {"cached", "patches_by"} == {
+        field.name for field in dataclasses.fields(Distilled)
+    }
     identities = {student.identity, make_dense().identity}
     for name, value in changes.items():
         distilled = dataclasses.replace(student.distilled, **{name: value})
