@@ -38,6 +38,7 @@ class MetaFit(Objective):
     """
 
     metrics = (Metric("psnr", "higher", "dB"),)
+    several_processes = False  # its gradients are not those of the model's own forward pass
 
     def __init__(
         self,

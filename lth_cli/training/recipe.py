@@ -253,14 +253,19 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
         there = ", ".join(data.spec.shapes)
         needed = f"{config.update.target} needs {', '.join(missing)} of the data; this data set has {there}"
         raise ConfigError(("update", needed))
-    if not made.update.several_processes and execution.processes > 1:
-        raise ConfigError(
-            (
-                "update._target_",
-                f"{config.update.target} cannot train in several processes (distributed.processes="
-                f"{execution.processes}): it does not say that it can (several_processes)",
+    parts = (
+        ("update", made.update, config.update.target),
+        ("objective", made.objective, config.objective.target),
+    )
+    for key, part, target in parts:
+        if not part.several_processes and execution.processes > 1:
+            raise ConfigError(
+                (
+                    f"{key}._target_",
+                    f"{target} cannot train in several processes (distributed.processes={execution.processes}): it "
+                    "does not say that it can (several_processes)",
+                )
             )
-        )
     if made.policy is not None and made.policy.straight_through and type(made.update) is not Backpropagation:
         raise ConfigError(
             (
