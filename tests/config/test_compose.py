@@ -14,13 +14,17 @@ OPTIONS = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path i
 # What a person must add where an option leaves something open.
 NEEDED = {
     "distillation/kd": ["distillation.teachers=[run:0]"],
+    "distillation/maskedkd": ["distillation.teachers=[run:0]"],
     "dataset/image_folder": ["dataset.path=x"],
     "dataset/cifar10_images": ["dataset.path=x"],
     "model/torchvision": ["model.name=resnet18"],
 }
 SUPPLIED = {
     "dataset": ("place",),
-    "model": ("input_shape", "classes", "concepts", "outputs", "vocabulary", "length"),
+    "model": (
+        *("input_shape", "classes", "concepts", "outputs", "vocabulary", "length"),
+        *("environments", "states"),
+    ),
     "optimizer": ("params",),
     "schedule": ("steps_per_epoch", "horizon", "warmup"),
 }

@@ -19,10 +19,15 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 INPUTS = {"lenet_300_100": (1, 28, 28), "lenet5": (1, 28, 28), "residual_mlp": (40,), "mlp": (2, 3, 4)}
 OUTPUTS = {
     "concept_bottleneck": "head",
+    "deit_base": "head",
+    "deit_small": "head",
+    "deit_tiny": "head",
     "equations": "coefficients",
+    "forward_forward": "layers.1",
     "residual_mlp": "linear3",
     "gpt": "head",
     "siren": "out",
+    "vit_small": "head",
 }
 NO_CLASSIFIERS = {
     "concept_bottleneck": Interface((5,), "float32", (13,), {"classes": 10, "concepts": 3}),
