@@ -2,7 +2,7 @@
 
 Run: python benchmarks/rounds_mnist1d.py [--seeds 0 1] [--runs-dir runs]
 
-Asks the runs `mnist1d_magnitude-seed_N` that mnist1d_lottery.py leaves behind (99 prunings each, rewound to step 0):
+Asks the runs that `lth study run mnist1d profile=paper` leaves behind (99 prunings each, rewound to step 0):
 198 lines of 30 points a seed, a few minutes. A finished answer is read, not repeated.
 """
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     options = parser.parse_args()
-    names = [f"mnist1d_magnitude-seed_{seed}" for seed in options.seeds]
+    names = [f"mnist1d-paper-tickets-score_magnitude-seed_{seed}" for seed in options.seeds]
     found = lth_json("analyze", *names, "analysis=rounds", runs_dir=options.runs_dir)
     least = found["summary"]["dense_test_accuracy"] - found["summary"]["tolerance"]
     lines = [
