@@ -38,8 +38,8 @@ def main() -> None:
     lines = [
         "# Teachers that look at some patches\n",
         made_on([0], options.threads),
-        f"Forward passes of {options.images} images; multiply-adds of an image, without those of attention with itself; medians of "
-        f"{options.repeats} turns, in each of which every share was timed once.\n",
+        f"Forward passes of {options.images} images; multiply-adds of an image, without those of "
+        f"attention with itself; medians of {options.repeats} turns, in each of which every share was timed once.\n",
         "| teacher | patches | multiply-adds | of all | images a second | beside all |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
