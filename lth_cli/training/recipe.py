@@ -266,6 +266,14 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
                     "does not say that it can (several_processes)",
                 )
             )
+    if made.policy is not None and made.update.keeps_weights:
+        raise ConfigError(
+            (
+                "sparse_training",
+                f"{config.update.target} keeps weights of its own from step to step, which masks that change do not "
+                "reach; prune between trainings, with lth prune",
+            )
+        )
     if made.policy is not None and made.policy.straight_through and type(made.update) is not Backpropagation:
         raise ConfigError(
             (

@@ -56,6 +56,8 @@ class SpReME(Update):
 
     passes = 2
 
+    keeps_weights = True
+
     def __init__(
         self,
         *,

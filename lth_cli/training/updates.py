@@ -66,11 +66,13 @@ class Update(abc.ABC):
         several_processes: whether it can train in several. It can where it takes gradients from `Live.gradients`
             alone and draws nothing, so that all processes come to the same weights.
         needs: tensors of the data that it reads, by name.
+        keeps_weights: whether it keeps weights in `Live.memory`, which masks that change would not reach.
         passes: how often a step takes gradients of each example, for the count of multiply-adds.
     """
 
     several_processes: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
+    keeps_weights: ClassVar[bool] = False
     passes: int = 1
 
     def check(self, model: nn.Module) -> None:
@@ -183,14 +185,15 @@ class FederatedAveraging(Update):
                     training.apply()
                     draw += 1
             with torch.no_grad():
-                for average, tensor in zip(mean, tensors, strict=True):
-                    average.add_(tensor.detach().float(), alpha=count / total)
+                for average, tensor, start in zip(mean, tensors, before, strict=True):
+                    # Of changes, so that what no client changes stays to the byte.
+                    average.add_(tensor.detach().float() - start.float(), alpha=count / total)
             begun += count
         training.forget()
         with torch.no_grad():
-            for average, tensor in zip(mean, tensors, strict=True):
+            for average, tensor, start in zip(mean, tensors, before, strict=True):
                 if tensor.is_floating_point():
-                    tensor.copy_(average)
+                    tensor.copy_(start + average)
         return torch.stack(losses).sum()
 
     def _order(self, step: int, client: int, epoch: int, count: int) -> Sequence[Tensor]:

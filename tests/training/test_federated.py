@@ -52,6 +52,15 @@ def test_a_round_is_the_mean_of_clients_that_trained_by_themselves(make_dense):
     assert not trainer.state().optimizer
 
 
+def test_what_no_client_changes_stays_to_the_byte(make_dense):
+    trajectory = make_dense(*FEDERATED, *LOCAL, *SGD, "dataset.split=dirichlet", "training.freeze=[output]")
+    trainer = Trainer(trajectory, initial_state(trajectory, 0))
+    before = trainer.state().weights
+    run(trainer, 3)
+    after = trainer.state().weights
+    assert [name for name in before if torch.equal(before[name], after[name])] == ["fc.weight", "fc.bias"]
+
+
 def test_what_a_client_sends_and_holds(tmp_path, monkeypatch):
     """Values that are kept, twice for each client; a local batch of inputs and of each layer's outputs."""
     monkeypatch.chdir(tmp_path)
