@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from lth_cli.experiments import torchrun
 from lth_cli.experiments.processes import check_processes
 from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.models.build import channel_followers, new_head, output_tensors, prunable
-from lth_cli.objectives.objective import Objective
 from lth_cli.objectives.own_metrics import OwnMetric, own_metrics
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.patterns import check_density, check_pattern
@@ -307,14 +305,14 @@ def make_plan(config: schema.Config) -> Plan:
     made = recipe(config, load_data(Loading.of(config), execution), execution)
     trajectory = _pretrained(config, dense(made))
     model = made.build(config.resolved_seeds["init"])
-    _check_told(model, made.objective, config)
-    made.update.check(model)
+    made.objective.check(model)
     optimizer = optimizers.build(config.optimizer, model)
     if config.rewind.optimizer == "kept":
         optimizers.check_maskable(optimizer, model)
     if config.pretrain.length and config.pretrain.optimizer is not None:
         optimizers.build(config.pretrain.optimizer, model)
     frozen(model, config.training.freeze)
+    made.update.check(model)
     output = output_tensors(model)
     all_names = prunable(model, biases=config.pruning.biases)
     attached: dict[str, str] = {}
@@ -367,21 +365,6 @@ def make_plan(config: schema.Config) -> Plan:
         carried=_carried(config, model, names),
         goal=_goal(config, trajectory),
     )
-
-
-def _check_told(model: nn.Module, objective: Objective, config: schema.Config) -> None:
-    """Refuse a model that cannot be told what the objective tells in training. Raises ConfigError."""
-    if not objective.tells:
-        return
-    taken = list(inspect.signature(model.forward).parameters.values())
-    if len(taken) <= len(objective.tells) and not any(one.kind is one.VAR_POSITIONAL for one in taken):
-        raise ConfigError(
-            (
-                "model",
-                f"{config.objective.target} tells the model {' and '.join(objective.tells)} in training, which "
-                f"{config.model.target} does not take; docs/systems.md names one that does",
-            )
-        )
 
 
 def _goal(config: schema.Config, trajectory: Trajectory) -> goals.Goal | None:

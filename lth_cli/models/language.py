@@ -111,8 +111,11 @@ def gpt2(
         attn_pdrop=dropout,
         **_ends(padding, classes, outputs),
     )
-    texts = classes is not None or outputs is not None
-    kind = library.GPT2ForSequenceClassification if texts else library.GPT2LMHeadModel
+    kind = (
+        library.GPT2LMHeadModel
+        if classes is None and outputs is None
+        else library.GPT2ForSequenceClassification
+    )
     return _taking_tokens(kind, config, padding)
 
 
@@ -145,8 +148,11 @@ def opt(
         dropout=dropout,
         **_ends(padding, classes, outputs),
     )
-    texts = classes is not None or outputs is not None
-    kind = library.OPTForSequenceClassification if texts else library.OPTForCausalLM
+    kind = (
+        library.OPTForCausalLM
+        if classes is None and outputs is None
+        else library.OPTForSequenceClassification
+    )
     return _taking_tokens(kind, config, padding)
 
 
@@ -208,8 +214,11 @@ def llama(
         tie_word_embeddings=tied,
         **_ends(padding, classes, outputs),
     )
-    texts = classes is not None or outputs is not None
-    kind = library.LlamaForSequenceClassification if texts else library.LlamaForCausalLM
+    kind = (
+        library.LlamaForCausalLM
+        if classes is None and outputs is None
+        else library.LlamaForSequenceClassification
+    )
     return _taking_tokens(kind, config, padding)
 
 

@@ -31,6 +31,7 @@ class Concepts(Objective):
     """
 
     metrics = (ACCURACY, Metric("concept_accuracy", "higher", "%"))
+    tells = ("concepts",)
 
     def __init__(
         self,

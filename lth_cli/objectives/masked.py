@@ -109,6 +109,32 @@ class _Chosen(Objective):
         chosen = (_uniform(keys, 1) < self.rate(step)) & usual
         return chosen, _uniform(keys, 2), (_uniform(keys, 3) * self._vocabulary).long()
 
+    def _sizes(self, spec: Spec) -> dict[str, int]:
+        """What a model is built for, of the sizes of the data."""
+        return {name: spec.sizes[name] for name in ("vocabulary", "length", "padding") if name in spec.sizes}
+
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Sums over the tokens that have a target: cross-entropy, right answers, how many."""
+        targets = batch["targets"]
+        return {
+            "loss": functional.cross_entropy(
+                outputs.flatten(0, 1), targets.flatten(), ignore_index=_UNSEEN, reduction="sum"
+            ),
+            "correct": (outputs.argmax(-1) == targets).sum(),
+            "tokens": (targets != _UNSEEN).sum(),
+        }
+
+    def summarize(self, totals: Mapping[str, float]) -> dict[str, float]:
+        """Mean cross-entropy of the tokens that have a target, and the share of right answers."""
+        return {
+            "loss": mean_of(totals, "loss", "tokens"),
+            "accuracy": mean_of(totals, "correct", "tokens"),
+        }
+
+    def error(self, metrics: Mapping[str, float]) -> float | None:
+        """The share of wrong answers."""
+        return 1.0 - metrics["accuracy"]
+
 
 class MaskedTokens(_Chosen):
     """Cross-entropy of logits [B, L, vocabulary] with the tokens that were chosen, of which most are masked.
@@ -152,8 +178,7 @@ class MaskedTokens(_Chosen):
     def interface(self, spec: Spec) -> Interface:
         """Tokens in, logits of each place out."""
         length, vocabulary = spec.shapes["tokens"][0], spec.sizes["vocabulary"]
-        sizes = {name: spec.sizes[name] for name in ("vocabulary", "length", "padding") if name in spec.sizes}
-        return Interface((length,), "int64", (length, vocabulary), sizes)
+        return Interface((length,), "int64", (length, vocabulary), self._sizes(spec))
 
     def view(self, batch: Batch, step: int | None, seed: int) -> Batch:
         """The batch with tokens masked; `targets` are those to predict, -100 elsewhere."""
@@ -171,29 +196,6 @@ class MaskedTokens(_Chosen):
             outputs.flatten(0, 1), targets.flatten(), ignore_index=_UNSEEN, reduction="sum"
         )
         return total / (targets != _UNSEEN).sum().clamp(min=1)
-
-    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Sums over the chosen tokens: cross-entropy, right predictions, how many."""
-        targets = batch["targets"]
-        chosen = targets != _UNSEEN
-        return {
-            "loss": functional.cross_entropy(
-                outputs.flatten(0, 1), targets.flatten(), ignore_index=_UNSEEN, reduction="sum"
-            ),
-            "correct": ((outputs.argmax(-1) == targets) & chosen).sum(),
-            "chosen": chosen.sum(),
-        }
-
-    def summarize(self, totals: Mapping[str, float]) -> dict[str, float]:
-        """Mean cross-entropy of the chosen tokens, and the share of them that is predicted."""
-        return {
-            "loss": mean_of(totals, "loss", "chosen"),
-            "accuracy": mean_of(totals, "correct", "chosen"),
-        }
-
-    def error(self, metrics: Mapping[str, float]) -> float | None:
-        """The share of the chosen tokens that is not predicted."""
-        return 1.0 - metrics["accuracy"]
 
 
 class SubstitutedTokens(_Chosen):
@@ -228,8 +230,7 @@ class SubstitutedTokens(_Chosen):
     def interface(self, spec: Spec) -> Interface:
         """Tokens in, two logits of each place out."""
         length = spec.shapes["tokens"][0]
-        sizes = {name: spec.sizes[name] for name in ("vocabulary", "length", "padding") if name in spec.sizes}
-        return Interface((length,), "int64", (length, 2), {**sizes, "token_classes": 2})
+        return Interface((length,), "int64", (length, 2), {**self._sizes(spec), "token_classes": 2})
 
     def view(self, batch: Batch, step: int | None, seed: int) -> Batch:
         """The batch with tokens substituted; `targets` say where, -100 at padding."""
@@ -246,28 +247,6 @@ class SubstitutedTokens(_Chosen):
         return functional.cross_entropy(
             outputs.flatten(0, 1), batch["targets"].flatten(), ignore_index=_UNSEEN
         )
-
-    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Sums over the tokens: cross-entropy, right answers, how many."""
-        targets = batch["targets"]
-        return {
-            "loss": functional.cross_entropy(
-                outputs.flatten(0, 1), targets.flatten(), ignore_index=_UNSEEN, reduction="sum"
-            ),
-            "correct": (outputs.argmax(-1) == targets).sum(),
-            "tokens": (targets != _UNSEEN).sum(),
-        }
-
-    def summarize(self, totals: Mapping[str, float]) -> dict[str, float]:
-        """Mean cross-entropy by token, and the share of tokens told rightly."""
-        return {
-            "loss": mean_of(totals, "loss", "tokens"),
-            "accuracy": mean_of(totals, "correct", "tokens"),
-        }
-
-    def error(self, metrics: Mapping[str, float]) -> float | None:
-        """The share of tokens told wrongly."""
-        return 1.0 - metrics["accuracy"]
 
 
 def _signed(number: int) -> int:

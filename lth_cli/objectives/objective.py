@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
@@ -45,6 +46,24 @@ class Objective(abc.ABC):
         Raises:
             ConfigError: the data do not have what the objective needs.
         """
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that cannot be told what this objective tells it, before anything is trained.
+
+        Raises:
+            ConfigError: at `model`.
+        """
+        if not self.tells:
+            return
+        taken = list(inspect.signature(model.forward).parameters.values())
+        if len(taken) <= len(self.tells) and not any(one.kind is one.VAR_POSITIONAL for one in taken):
+            raise ConfigError(
+                (
+                    "model",
+                    f"{type(self).__name__} tells the model {' and '.join(self.tells)} in training, which "
+                    f"{type(model).__name__} does not take; docs/systems.md names one that does",
+                )
+            )
 
     @abc.abstractmethod
     def task(self, outputs: Tensor, batch: Batch) -> Tensor:
