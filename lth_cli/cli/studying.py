@@ -11,6 +11,7 @@ from typing import Any
 from lth_cli.analyses.catalogue import prepare
 from lth_cli.analyses.request import Request
 from lth_cli.analyses.schema import Analyze, known_keys
+from lth_cli.cli import following
 from lth_cli.cli.analyze import answered
 from lth_cli.cli.launch import refuse_swept_places, refuse_unused
 from lth_cli.cli.point import make_task
@@ -25,12 +26,9 @@ from lth_cli.config.steps import parse_rounds
 from lth_cli.experiments.plan import make_plan
 from lth_cli.experiments.session import find_existing, stored_config
 from lth_cli.experiments.space import needed
-from lth_cli.launchers import slurm
-from lth_cli.report.sweeps import ACTIVE, status
-from lth_cli.store.files import make_folder, read_json, write_json
+from lth_cli.store.files import make_folder
 from lth_cli.store.locks import Lock
 from lth_cli.store.runs import Run, check_name, list_runs
-from lth_cli.store.sweeps import Sweep, folder_of
 from lth_cli.studies import report
 from lth_cli.studies.finding import function
 from lth_cli.studies.plan import ANSWER, PlannedStep, Point, StudyPlan, branch
@@ -38,7 +36,6 @@ from lth_cli.studies.tables import Pivot, Record, of_run, pivot
 from lth_cli.training.engine import Interrupted
 
 FOLDER = "studies"
-_NEXT = "goes_on.json"
 
 
 @dataclass(frozen=True)
@@ -288,31 +285,10 @@ class Runner:
     def go_on_later(self, command: Sequence[str]) -> str:
         """Submit a job that runs a command once the jobs that this process submitted have ended; returns its number.
 
-        One that waits for earlier jobs of the study is called off: the new one does its work.
-
         Raises:
             LthError: the cluster refuses it.
         """
-        jobs, states = self._jobs()
-        note = self.folder / _NEXT
-        before = read_json(note)["job"] if note.is_file() else None
-        waiting = [job for job, state in states.items() if state in ("PENDING", "RUNNING")] or list(jobs)
-        if before is not None and (slurm.job_states([before]) or {}).get(before) == "PENDING":
-            slurm.cancel([before])
-        log = self.folder.resolve() / "goes_on.log"
-        job = slurm.submit_after(
-            waiting, command, self.plan.found.name, log, next(iter(self._sweeps.values()))
-        )
-        write_json(note, {"job": job})
-        return job
-
-    def _jobs(self) -> tuple[list[str], dict[str, str]]:
-        """Jobs of the sweeps that this process launched, and what the cluster says of them."""
-        points = [
-            point for name in self._sweeps for point in Sweep.open(folder_of(self.runs_dir, name)).points()
-        ]
-        jobs = [point.job for point in points if point.job is not None]
-        return jobs, slurm.job_states(jobs) or {}
+        return following.submit(self.folder, self.plan.found.name, self.runs_dir, self._sweeps, command)
 
     def _run(self, step: PlannedStep, again: bool) -> set[str]:
         """Run a step; names of runs that are not finished, as they run on a cluster."""
@@ -347,7 +323,7 @@ class Runner:
             if sources:
                 name = members[0].point.name
             if not again:
-                self._refuse_ended(name, {one.point.name for one in members})
+                following.refuse_ended(self.runs_dir, name, {one.point.name for one in members})
             launcher = composed[0].config.launcher
             if launcher.kind == "slurm":
                 self._sweeps[name] = launcher
@@ -362,23 +338,6 @@ class Runner:
                 shown=False,
             )
         return {one.point.name for one in self._checked(step, points) if not one.finished}
-
-    def _refuse_ended(self, name: str, runs: set[str]) -> None:
-        """Refuse points of a sweep whose jobs have ended without finishing them. Raises LthError."""
-        path = folder_of(self.runs_dir, name)
-        if not (path / "sweep.json").is_file():
-            return
-        points = [point for point in Sweep.open(path).points() if point.run in runs and point.job is not None]
-        states = slurm.job_states(point.job for point in points)
-        ended = [
-            one for one in status(Sweep.open(path), states) if one.point in points and one.state not in ACTIVE
-        ]
-        if ended:
-            why = f": {ended[0].error}" if ended[0].error else ""
-            raise LthError(
-                f"{len(ended)} of {len(runs)} points ended unfinished, such as {ended[0].point.run} "
-                f"({ended[0].state}{why}); lth study run submits them again"
-            )
 
     def _answer(self, one: Checked) -> None:
         assert one.question is not None
