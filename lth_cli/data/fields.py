@@ -153,7 +153,7 @@ def _check_unused(config: schema.Dataset) -> None:
     if wrong:
         raise ConfigError(
             *(
-                (f"dataset.{key}", f"has no meaning for {config.target}, which has no classes")
+                (f"dataset.{key}", f"has no meaning for {config.target}, whose tensors are taken as they are")
                 for key in wrong
             )
         )

@@ -311,8 +311,7 @@ def make_plan(config: schema.Config) -> Plan:
         optimizers.check_maskable(optimizer, model)
     if config.pretrain.length and config.pretrain.optimizer is not None:
         optimizers.build(config.pretrain.optimizer, model)
-    frozen(model, config.training.freeze)
-    made.update.check(model)
+    made.update.check(model, frozen(model, config.training.freeze))
     output = output_tensors(model)
     all_names = prunable(model, biases=config.pruning.biases)
     attached: dict[str, str] = {}

@@ -67,6 +67,14 @@ def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None)
         raise ConfigError(
             ("distillation.cache", "not with distributed.processes above 1: each asks about its own part")
         )
+    if section.cache and not plan.dense.recipe.update.whole_batches:
+        raise ConfigError(
+            (
+                "distillation.cache",
+                f"{plan.config.update.target} shows a model parts of a batch, and answers are kept for whole ones; "
+                "write false",
+            )
+        )
     _check_patches(found, plan)
     taught = dataclasses.replace(plan, teachers=tuple(found))
     return dataclasses.replace(taught, dense=taught.distilled(taught.dense, {}))
@@ -95,10 +103,12 @@ def _check_patches(found: Sequence[NamedTeacher], plan: Plan) -> None:
         if not hasattr(network, "class_attention"):
             problem = f"{label} ({type(network).__name__}) exposes no class attention; model=vit_small and deit_tiny do"
             raise ConfigError((what, problem))
-    counts = {label: int(cast(int, network.patches)) for label, network in networks.items()}
-    if section.patches is not None and len(set(counts.values())) > 1:
-        told = ", ".join(f"{label} {count}" for label, count in counts.items())
-        raise ConfigError((what, f"student and teachers must cut images into as many patches: {told}"))
+    grids = {label: cast(tuple[int, int], network.grid) for label, network in networks.items()}
+    if section.patches is not None and len(set(grids.values())) > 1:
+        told = ", ".join(f"{label} {rows} x {columns}" for label, (rows, columns) in grids.items())
+        raise ConfigError(
+            (what, f"student and teachers must cut images into the same grid of patches: {told}")
+        )
 
 
 def refuse_as_student(config: schema.Config) -> None:

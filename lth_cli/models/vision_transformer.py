@@ -130,7 +130,8 @@ class VisionTransformer(nn.Module):
         if not 0.0 <= drop_path < 1.0:
             raise ConfigError(("model.drop_path", f"{drop_path} is no probability below 1"))
         channels, height, breadth = input_shape
-        self.patches = (height // patch) * (breadth // patch)
+        self.grid = (height // patch, breadth // patch)
+        self.patches = self.grid[0] * self.grid[1]
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.patches, width))
         self.patch_embed = PatchEmbed(channels, patch, width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -75,10 +75,18 @@ class SpReME(Update):
         self._start, self._thresholds, self._ridges, self._every = start, thresholds, ridges, every
         self._seed = seed
 
-    def check(self, model: nn.Module) -> None:
-        """Raises ConfigError: a model without terms."""
+    def check(self, model: nn.Module, frozen: Collection[str]) -> None:
+        """Raises ConfigError: a model without terms, or what it steps on is frozen."""
         if not isinstance(model, Equations):
             raise ConfigError(("update", f"SpReME trains model=equations, not {type(model).__name__}"))
+        trained = {_NAME, "gates"} if self._train_mask else {_NAME}
+        if stuck := sorted(trained & set(frozen)):
+            raise ConfigError(
+                (
+                    "training.freeze",
+                    f"SpReME trains {' and '.join(stuck)}; update.train_mask=false leaves the gates as they are",
+                )
+            )
 
     @torch.no_grad()
     def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
@@ -171,7 +179,8 @@ def regress(
     """
     states = batch["states"].transpose(0, 1)
     whole = torch.cat([states, batch["late"].transpose(0, 1)[:, :, 1:]], 2)
-    slopes = derivatives(whole, float(batch["spacing"][0]))[:, :, : states.shape[2]].flatten(1, 2)
+    spacing = batch["spacing"].double().cpu()[:, None, None]
+    slopes = (derivatives(whole, 1.0)[:, :, : states.shape[2]] / spacing).flatten(1, 2)
     phi = model.library(states.double()).cpu().flatten(1, 2)
     terms = model.by_environment(allowed).cpu()
     rows = model.by_environment(model.coefficients.weight)

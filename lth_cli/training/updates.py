@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, ClassVar, Protocol
 
@@ -66,17 +66,27 @@ class Update(abc.ABC):
         several_processes: whether it can train in several. It can where it takes gradients from `Live.gradients`
             alone and draws nothing, so that all processes come to the same weights.
         needs: tensors of the data that it reads, by name.
+        whole_batches: whether a model answers the batch as a whole, as answers of teachers that are kept are of it.
         keeps_weights: whether it keeps weights in `Live.memory`, which masks that change would not reach.
         passes: how often a step takes gradients of each example, for the count of multiply-adds.
     """
 
     several_processes: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
+    whole_batches: ClassVar[bool] = True
     keeps_weights: ClassVar[bool] = False
     passes: int = 1
 
-    def check(self, model: nn.Module) -> None:
-        """Refuse a model that it cannot train, before anything is. Raises ConfigError."""
+    def check(self, model: nn.Module, frozen: Collection[str]) -> None:
+        """Refuse a model that it cannot train, before anything is.
+
+        Args:
+            model: as it is built.
+            frozen: names of the parameters that `training.freeze` chooses.
+
+        Raises:
+            ConfigError: at `update` or `training.freeze`.
+        """
         return
 
     @abc.abstractmethod
@@ -154,6 +164,7 @@ class FederatedAveraging(Update):
     """
 
     needs = ("clients",)
+    whole_batches = False  # but in local ones, in an order of their own
 
     def __init__(
         self,

@@ -135,3 +135,20 @@ def test_gradients_of_each_layer_are_those_of_its_own_loss():
 def test_what_cannot_be_trained_is_told_before(typed, message, make_dense):
     with pytest.raises(ConfigError, match=message):
         make_dense(*typed)
+
+
+def test_answers_of_teachers_are_not_kept_for_parts_of_batches(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = (*FEDERATED, *LOCAL, *SGD, "model.hidden=[10]", "threads=1", "device=cpu", "-q")
+    assert CliRunner().invoke(app, ["train", *tiny, "name=t"]).exit_code == 0
+    taught = [
+        "train",
+        *tiny,
+        "name=s",
+        "distillation=kd",
+        "distillation.teachers=[t]",
+        "distillation.cache=true",
+    ]
+    done = CliRunner().invoke(app, taught)
+    assert "answers are kept for whole ones" in str(done.exception)
+    assert not (tmp_path / "runs" / "s").exists()

@@ -1,11 +1,17 @@
 """Teachers that look at some patches: which, what they answer, and that a training taken up again is the same."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_teaching import taught, teaching_of
 from training_helpers import run
 
+from lth_cli.config.compose import load
 from lth_cli.config.distilling import Distillation
+from lth_cli.config.errors import ConfigError
+from lth_cli.experiments.plan import make_plan
+from lth_cli.experiments.teachers import _check_patches
 from lth_cli.models.vision_transformer import VisionTransformer
 from lth_cli.objectives.teacher_losses import similarities
 from lth_cli.store.trajectories import TrajectoryStore
@@ -87,3 +93,17 @@ def test_who_chooses_is_part_of_the_identity(make_dense):
 def test_refused(wrong):
     with pytest.raises(ValueError, match=r"patches|cache"):
         Distillation(teachers=["a"], **wrong)
+
+
+def test_a_teacher_with_as_many_patches_in_another_grid_is_refused():
+    """It would be shown other places than the student chose."""
+    overrides = [*VIT, "distillation=maskedkd", "distillation.teachers=[run:0]"]
+    plan = make_plan(load("train", overrides).config)
+    model = plan.config.model.model_dump(mode="json")
+    like, other = (
+        SimpleNamespace(label="it", teacher=SimpleNamespace(input_shape=shape, model=model))
+        for shape in ((1, 8, 8), (1, 4, 16))
+    )
+    _check_patches([like], plan)
+    with pytest.raises(ConfigError, match="the same grid of patches: the student 4 x 4, it 2 x 8"):
+        _check_patches([other], plan)

@@ -17,7 +17,7 @@ from lth_cli.objectives.trajectories import SOFT, Trajectories, integrate
 from lth_cli.store.masks import load_mask
 from lth_cli.training.engine import Interrupted
 from lth_cli.training.loop import Trainer, initial_state
-from lth_cli.training.spreme import SpReME, late_errors
+from lth_cli.training.spreme import SpReME, late_errors, regress
 
 SYSTEM = [
     "dataset=systems",
@@ -279,3 +279,30 @@ def test_noise_is_of_training_states_alone():
     assert torch.allclose(change, torch.full_like(change, 0.1), rtol=0.3)
     assert torch.equal(noisy.train["late"][:, :, 0], noisy.train["states"][:, :, -1])
     assert SpReME().passes == 2
+
+
+def test_trajectories_may_be_spaced_unequally():
+    """Regression finds the terms of the linear system where half of the trajectories are twice as coarse."""
+    made = systems(None, system="linear", environments=1, variance=0.0, **{**SMALL, "span": 4.0, "dt": 0.01})
+    fine, spacing = made.train["states"], made.train["spacing"]
+    half, late = fine.shape[2] // 2, 5
+    parts = [fine[:2, :, : half + late], fine[2:, :, ::2]]
+    length = min(part.shape[2] for part in parts)
+    states = torch.cat([part[:, :, :length] for part in parts])
+    batch = {
+        "states": states[:, :, : length - late],
+        "late": states[:, :, length - late - 1 :],
+        "spacing": torch.cat([spacing[:2], 2 * spacing[2:]]),
+    }
+    model = Equations(environments=1, states=3, degree=1)
+    regress(model, batch, [0.01], [0.05], torch.ones_like(model.coefficients.weight, dtype=torch.bool))
+    rows = dict(zip(model.terms, model.by_environment(model.coefficients.weight)[0], strict=True))
+    expected = torch.tensor([[-0.1, -2.0, 0.0], [2.0, -0.1, 0.0], [0.0, 0.0, -0.3]])
+    found = torch.stack([rows[f"x{number}"] for number in range(3)]).detach()
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
+
+
+def test_what_it_trains_cannot_be_frozen():
+    with pytest.raises(ConfigError, match=r"SpReME trains coefficients\.weight"):
+        make_plan(load("train", [*RUN, "training.freeze=[coefficients.weight]"]).config)
+    make_plan(load("train", [*RUN, "training.freeze=[gates]", "update.train_mask=false"]).config)

@@ -70,9 +70,10 @@ def _answer(work: Work, *, asked: Settings, states: Sequence[NamedState]) -> Ans
         )
         headline.append(f"{state.label}: {told}")
         work.observer.part_finished(told)
-    summary: dict[str, Any] = {
-        str(row["method"]): {"error": row["error"], "terms": row["terms"]} for row in rows
-    }
+    summary: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        found = {"error": row["error"], "terms": row["terms"]}
+        summary.setdefault(str(row["state"]), {})[str(row["method"])] = found
     return Answer({"equations": rows, "coefficients": coefficients}, summary, headline)
 
 

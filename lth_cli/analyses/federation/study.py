@@ -93,12 +93,18 @@ def _answer(work: Work, *, trainings: Sequence[Recorded]) -> Answer:
         )
         curve = _curve(recorded)
         rounds += [
-            {**where, "averaging": step, "megabytes": step * each, recorded.run.headline.name: value}
+            {
+                **where,
+                "averaging": step,
+                "megabytes": (step - recorded.start) * each,
+                recorded.run.headline.name: value,
+            }
             for step, value in curve
         ]
+        sent = (curve[-1][0] - recorded.start) * each
         last = recorded.run.headline.told(curve[-1][1])
         headline.append(
-            f"{recorded.label}: {last} after {curve[-1][0]} rounds and {curve[-1][0] * each:.1f} MB; activations of a "
+            f"{recorded.label}: {last} after {curve[-1][0]} rounds, {sent:.3g} MB in this training; activations of a "
             f"local batch at most {held / 1e3:.1f} kB"
         )
         work.observer.part_finished(last)
