@@ -90,8 +90,9 @@ class VisionTransformer(nn.Module):
     """DeiT without distillation token (Touvron et al. 2021, arXiv:2012.12877); tensors have the names of timm's.
 
     After a forward pass `class_attention` [N, patches] is the last block's attention of the class token to the
-    patches, mean over heads, and `features` [N, width] the normalised class token. Weights are normal with deviation
-    0.02, biases and the class token's too, zeros.
+    patches, mean over heads, and `features` [N, width] the normalised class token. Linear weights, class token and
+    positions are truncated normal with deviation 0.02, linear biases zeros; the convolution of patches starts as torch
+    draws it.
 
     Args:
         input_shape: of an example, [C, H, W].
@@ -100,7 +101,8 @@ class VisionTransformer(nn.Module):
         width: of the residual stream.
         depth: blocks.
         heads: of attention; a divisor of `width`.
-        drop_path: probability that a block is left out for an example in training, rising linearly from 0.
+        drop_path: probability that each of a block's two branches is left out for an example in training, rising
+            linearly from 0.
 
     Raises:
         ConfigError: no image, or sizes that do not divide.
