@@ -74,12 +74,17 @@ def markdown(plan: StudyPlan, tables: Mapping[str, Pivot], verdicts: Sequence[Ve
         lines.append("")
     for table in tables.values():
         lines += _section(table) if table.rows else []
-    for name, figure in study.figures.items():
+    for name, figure in _drawn(plan, tables):
         lines += [f"![{tables[figure.table].spec.title}]({name}.png)", ""]
     deviations = [*study.deviations, *plan.size.deviations]
     if deviations:
         lines += ["## Where this deviates from the paper", "", *(f"- {text}" for text in deviations), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _drawn(plan: StudyPlan, tables: Mapping[str, Pivot]) -> list[tuple[str, Figure]]:
+    """Figures of tables that have anything to show, by name."""
+    return [(name, one) for name, one in plan.found.study.figures.items() if tables[one.table].rows]
 
 
 def _reason(one: Verdict) -> str:
@@ -159,7 +164,7 @@ def write(
         writer.writeheader()
         writer.writerows(rows_of(table))
         write_text(folder / f"{name}.csv", text.getvalue())
-    for name, figure in plan.found.study.figures.items():
+    for name, figure in _drawn(plan, tables):
         chart_figure(_chart(name, tables[figure.table], figure), folder / name)
     write_sealed(folder / "study.json", as_json(plan, tables, verdicts))
     path = folder / "report.md"

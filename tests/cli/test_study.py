@@ -31,6 +31,8 @@ tables:
   longer: {title: Left out here, of: [longer], rows: step}
   accuracy: {title: Accuracy, of: [imp, again], rows: step, columns: kind}
   stability: {title: Stability, of: [stable], answers: stability, metric: test_barrier, rows: step, columns: round}
+  nothing: {title: Nothing, of: [imp], rows: round, where: {round: 9}}
+figures: {there: {table: accuracy}, nothing: {table: nothing}}
 holds:
   - {claim: impossible, check: 'accuracy["again", "ticket"] > 101'}
   - {claim: not measured, check: 'accuracy["again", "dense"] > 0'}
@@ -61,7 +63,8 @@ def test_a_study_runs_once_and_its_report_stays_the_same(study: Path, tmp_path: 
     folder = tmp_path / "runs" / "studies" / "own" / "quick"
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert b"## Stability" in before["report.md"] and b"Left out here" not in before["report.md"]
-    assert {"report.md", "study.json", "accuracy.csv", "stability.csv"} <= before.keys()
+    assert {"report.md", "study.json", "accuracy.csv", "stability.csv", "there.png"} <= before.keys()
+    assert "nothing.png" not in before and b"Nothing" not in before["report.md"]
     shown = json.loads(_lth("study", "show", str(study), "--json"))["steps"]
     assert [(one["done"], one["steps"]) for one in shown.values()] == [(2, 0), (2, 0), (1, 0)]
     _lth("study", "run", str(study), "-q")
