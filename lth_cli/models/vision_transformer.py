@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -147,6 +149,12 @@ class VisionTransformer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What the last pass left belongs to its graph of gradients, which no copy can have.
+        return {
+            name: value for name, value in vars(self).items() if name not in ("class_attention", "features")
+        }
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """Logits [N, classes].

@@ -33,7 +33,8 @@ class MetaFit(Objective):
         steps: of gradient descent on an image in training.
         rate: of these steps.
         evaluation_steps: of gradient descent in evaluation; null is as in training.
-        peak: the largest value of an image, for the PSNR, 10 log10(peak^2 / MSE), mean over images.
+        peak: the range of an image's values, for the PSNR, 10 log10(peak^2 / MSE), mean over images: 1 where
+            `dataset.normalize` leaves them in [0, 1] (mean 0, std 1), 1 / std where it scales them.
         loss: a person's own, (colours [B, pixels, C], batch) -> mean over the batch, of what is minimised.
     """
 

@@ -1,5 +1,6 @@
 """Teachers that look at some patches: which, what they answer, and that a training taken up again is the same."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -51,6 +52,12 @@ def test_class_attention_is_that_of_the_last_block_written_out():
     qkv = model.blocks[-1].attn.qkv(seen[0]).reshape(2, 17, 3, 2, 8).permute(2, 0, 3, 1, 4)
     attention = (qkv[0] @ qkv[1].transpose(-2, -1) * 8**-0.5).softmax(-1)
     torch.testing.assert_close(model.class_attention, attention.mean(1)[:, 0, 1:])
+
+
+def test_a_copy_is_taken_between_a_training_pass_and_the_next():
+    model, images = small(), torch.randn(2, 3, 8, 8)
+    answers = model(images)
+    torch.testing.assert_close(copy.deepcopy(model)(images), answers)
 
 
 def test_similarities():
