@@ -133,22 +133,34 @@ class Runner:
     def _checked(self, step: PlannedStep, points: Sequence[Point]) -> list[Checked]:
         if step.command == "analyze":
             return [Checked(point, None, self._question(point), None) for point in points]
-        return [self._training(step.command, point) for point in points]
+        typed = [self._typed(step.command, point) for point in points]
+        if step.command == "rewind":
+            return [self._retraining(point, one) for point, one in zip(points, typed, strict=True)]
+        loaded = load_all(step.command, typed, self._config_dir)
+        return [
+            self._known(step.command, point, one, None) for point, one in zip(points, loaded, strict=True)
+        ]
 
     def _question(self, point: Point) -> Analyze:
         keys = [key for key, _ in known_keys()]
         values = compose.compose("analyze", point.overrides, self._config_dir, keys)
         return compose.validate_as(Analyze, values, keys)
 
-    def _training(self, command: str, point: Point) -> Checked:
+    def _typed(self, command: str, point: Point) -> tuple[str, ...]:
         typed = compose.quote_rounds([*self._answered(point.overrides), f"name={point.name}"])
         refuse_unused(command, typed)
-        source = self._source(point) if command == "rewind" else None
-        stored = None
-        if command == "rewind":
-            config = self._configs[point.sources[0]] if source is None else stored_config(source)
-            stored = config.model_dump(mode="json")
-        (loaded,) = load_all(command, [tuple(typed)], self._config_dir, stored)
+        return tuple(typed)
+
+    def _retraining(self, point: Point, typed: tuple[str, ...]) -> Checked:
+        source = self._source(point)
+        config = self._configs[point.sources[0]] if source is None else stored_config(source)
+        (loaded,) = load_all("rewind", [typed], self._config_dir, config.model_dump(mode="json"))
+        return self._known("rewind", point, loaded, source)
+
+    def _known(
+        self, command: str, point: Point, loaded: compose.Point | ConfigError, source: Run | None
+    ) -> Checked:
+        """A training with the run that is there of it; `source` is that of `lth rewind`, once it is finished."""
         if isinstance(loaded, ConfigError):
             raise loaded
         self._configs[point.name] = loaded.config

@@ -60,7 +60,7 @@ class _Composer:
     ) -> None:
         self._kept = kept
         self._command, self._config_dir, self._stored = command, config_dir, stored
-        self._fixed = {text for text in combinations[0] if all(text in other for other in combinations)}
+        self._fixed = set(combinations[0]).intersection(*combinations) if combinations else set()
         self._bases: dict[tuple[str, ...], DictConfig | ConfigError | None] = {}
         self._refused: dict[str, ConfigError] = {}
 
