@@ -16,12 +16,14 @@ class Spec:
         dtypes: of each, as torch names them: `float32`, `int64`.
         sizes: what it counts, by name: `classes`, `vocabulary`; of texts also the numbers of `SPECIAL` tokens.
         names: of the columns of a tensor, by its name, where they have such; `GROUP::NAME` where they belong together.
+        grouped: the tensor by which examples are groups, all of one in a training batch; None where batches are any.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]
     sizes: Mapping[str, int] = field(default_factory=dict)
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    grouped: str | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -35,14 +35,16 @@ def federated(
     path: str | None = None,
     clients: PositiveInt = 100,
     split: Literal["iid", "dirichlet"] = "iid",
-    alpha: Annotated[float, Field(gt=0.0)] = 0.5,
+    alpha: Annotated[float, Field(gt=0.0, le=1e6)] = 0.5,
     examples: PositiveInt | None = None,
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
 ) -> Fields:
     """Training examples dealt out to clients; a training batch is all examples of some clients.
 
     `iid`: shuffled and cut into parts that differ in length by one at most. `dirichlet`: of every class, shares of the
-    clients drawn from Dirichlet(alpha, ..., alpha) (Hsu et al. 2019, arXiv:1909.06335, by class).
+    clients drawn from Dirichlet(alpha, ..., alpha), so that clients differ in size, too (Yurochkin et al. 2019,
+    arXiv:1905.12022). Hsu et al. 2019 (arXiv:1909.06335) draw shares of the classes for each client instead, all of one
+    size.
 
     Args:
         place: where the images lie.
@@ -50,9 +52,9 @@ def federated(
         path: of `image_folder`: a folder or archive of images of one size.
         clients: how many.
         split: see above.
-        alpha: of the Dirichlet distribution; smaller is more different.
+        alpha: of the Dirichlet distribution; smaller is more different. At the largest, 1e6, shares are equal to 1 %.
         examples: so many training examples in all, drawn; null is all.
-        seed: of what is drawn here; part of the data set, unrelated to the seeds of a run.
+        seed: of what is drawn here; part of the data set, so that runs of other seeds have the same clients.
 
     Returns:
         inputs float32 [N, ...], labels int64 [N], clients int64 [N], in the test split 0.

@@ -50,6 +50,7 @@ class FieldData:
             {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in fields.train.items()},
             fields.sizes,
             fields.names,
+            fields.grouped,
         )
         # Of one class, so that what is chosen is chosen as everywhere.
         train, test = (

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -22,9 +22,12 @@ class ForwardForward(nn.Module):
     The first `classes` values of an input are overwritten with its label, one-hot. A layer takes the outputs of the one
     before, divided by their root mean square, so that their goodness is not seen. It makes goodness high for inputs
     with the right label and low for those with a wrong one: softplus(threshold - G_pos) + softplus(G_neg - threshold).
+    As in the paper's MNIST code, but that it has a threshold of the layer's width, evens out the activity of units, and
+    draws wrong labels that a softmax of the layers thinks likely.
 
     A layer's gradients are taken at once, and its activations dropped before the next layer is computed; nothing flows
-    back between layers, and no more than one layer's activations are held.
+    back between layers, and no more than one layer's activations are held, of two copies of the batch. Gradients of all
+    weights are, as after any backward pass.
 
     Args:
         input_shape: of an example, flattened; at least as many values as classes.
@@ -41,7 +44,7 @@ class ForwardForward(nn.Module):
         classes: int,
         hidden: list[PositiveInt],
         goodness: Literal["mean", "sum"] = "sum",
-        threshold: float = 10.0,
+        threshold: PositiveFloat = 10.0,
     ) -> None:
         super().__init__()
         widths = [math.prod(input_shape), *hidden]
@@ -49,6 +52,8 @@ class ForwardForward(nn.Module):
             raise ValueError(
                 f"hidden={hidden} must have two layers at least: the first has no part in predictions"
             )
+        if classes < 2:
+            raise ValueError("of one class there is no wrong label")
         if widths[0] < classes:
             raise ValueError(f"inputs of {widths[0]} values have no room for {classes} labels")
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))

@@ -20,6 +20,8 @@ class ForwardForward(Classification):
     """
 
     tells = ("labels", "what wrong ones are drawn by")
+    several_processes = False  # each would draw the same for its part
+    mixed_labels = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,11 +30,13 @@ class Objective(abc.ABC):
         metrics: the first is the headline, by which rounds are compared and the best is chosen.
         tells: what a model is told beside its input in training: further arguments of its `forward`.
         several_processes: whether its loss can be taken of a model that several processes share.
+        mixed_labels: whether labels may be probabilities of classes, as MixUp and CutMix make them.
     """
 
     metrics: tuple[Metric, ...]
     tells: ClassVar[tuple[str, ...]] = ()
     several_processes: ClassVar[bool] = True
+    mixed_labels: ClassVar[bool] = True
 
     def __init__(self, *, loss: Loss | None = None) -> None:
         self._own = loss

@@ -221,8 +221,8 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
     """What a config says of a training; the only place where keys become identity.
 
     Raises:
-        ConfigError: when the schedule or the number of steps does not fit the data, or the update the processes or the
-            policy.
+        ConfigError: when the schedule or the number of steps does not fit the data, the update the data,
+            the processes or the policy, or the objective mixed labels.
     """
     training = config.training
     made = Recipe(
@@ -249,10 +249,15 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
                 f"{training.batch_size} leaves no batch of {data.sizes['train']} examples with drop_last",
             )
         )
-    if missing := [name for name in made.update.needs if name not in data.spec.shapes]:
-        there = ", ".join(data.spec.shapes)
-        needed = f"{config.update.target} needs {', '.join(missing)} of the data; this data set has {there}"
-        raise ConfigError(("update", needed))
+    made.update.check_data(data.spec)
+    if config.dataset.augment.mixing and not made.objective.mixed_labels:
+        raise ConfigError(
+            (
+                "dataset.augment",
+                f"MixUp and CutMix make labels that are probabilities of classes, and {config.objective.target} "
+                "needs one class; leave them at 0",
+            )
+        )
     parts = (
         ("update", made.update, config.update.target),
         ("objective", made.objective, config.objective.target),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.seeds import derive_seed
+from lth_cli.config.spec import Spec
 from lth_cli.config.targets import check_arguments, locate
 from lth_cli.data.batches import Batch
 
@@ -65,14 +66,12 @@ class Update(abc.ABC):
     Attributes:
         several_processes: whether it can train in several. It can where it takes gradients from `Live.gradients`
             alone and draws nothing, so that all processes come to the same weights.
-        needs: tensors of the data that it reads, by name.
         whole_batches: whether a model answers the batch as a whole, as answers of teachers that are kept are of it.
         keeps_weights: whether it keeps weights in `Live.memory`, which masks that change would not reach.
         passes: how often a step takes gradients of each example, for the count of multiply-adds.
     """
 
     several_processes: ClassVar[bool] = False
-    needs: ClassVar[tuple[str, ...]] = ()
     whole_batches: ClassVar[bool] = True
     keeps_weights: ClassVar[bool] = False
     passes: int = 1
@@ -86,6 +85,14 @@ class Update(abc.ABC):
 
         Raises:
             ConfigError: at `update` or `training.freeze`.
+        """
+        return
+
+    def check_data(self, spec: Spec) -> None:
+        """Refuse data that it cannot train on, before anything is trained.
+
+        Raises:
+            ConfigError: at `update`.
         """
         return
 
@@ -155,15 +162,20 @@ class FederatedAveraging(Update):
     The batch holds all examples of the clients of the round, and says whose they are in `clients` (data that are
     grouped so, such as `dataset=federated`). Each client starts from the weights before the step and from a new
     optimizer, passes over its examples `local_epochs` times in batches of `local_batch`, and the new weights are the
-    mean of all clients' by their numbers of examples; of buffers likewise where they are numbers, else those of the
-    last client. Between rounds there is no state of an optimizer. The schedule of the rate counts rounds.
+    mean of those of the clients of the round by their numbers of examples. Floating-point buffers are averaged
+    likewise, others are those of the last client. Between rounds there is no state of an optimizer. The schedule of the
+    rate counts rounds.
+
+    A client's first pass is in the order of the batch: drawn by `seeds.order` and the round, or as stored with
+    `training.shuffle=false`. Each further pass is shuffled again, by round, client and pass, whatever
+    `training.shuffle`; algorithm 1 cuts batches once for all passes. A pass ends with a smaller batch where
+    `local_batch` does not divide the examples.
 
     Args:
         local_epochs: E, passes of a client over its examples.
         local_batch: B, examples of a local step; null is all of a client's.
     """
 
-    needs = ("clients",)
     whole_batches = False  # but in local ones, in an order of their own
 
     def __init__(
@@ -174,6 +186,17 @@ class FederatedAveraging(Update):
     ) -> None:
         self.passes = local_epochs
         self.local_batch = local_batch
+
+    def check_data(self, spec: Spec) -> None:
+        """Refuse data whose batches are not all examples of some clients. Raises ConfigError."""
+        if spec.grouped != "clients":
+            raise ConfigError(
+                (
+                    "update",
+                    "federated averaging needs data grouped by clients, which these are not; write dataset=federated, "
+                    'or grouped="clients" in the Fields that a data set of your own returns',
+                )
+            )
 
     def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
         """See `Update`; returns the mean of the local losses by examples."""
@@ -208,7 +231,7 @@ class FederatedAveraging(Update):
         return torch.stack(losses).sum()
 
     def _order(self, step: int, client: int, epoch: int, count: int) -> Sequence[Tensor]:
-        """The local batches of a client. Its examples come in an order that `seeds.order` drew."""
+        """Rows of the local batches of a client in one of its passes: the first as they come, others shuffled."""
         rows = torch.arange(count)
         if epoch:
             generator = torch.Generator().manual_seed(derive_seed(step, "federated", client, epoch))

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from lth_cli.cli.main import app
 from lth_cli.config.errors import ConfigError
+from lth_cli.data.federated import federated
+from lth_cli.data.source import Fields, Place
 from lth_cli.models.forward_forward import ForwardForward
 from lth_cli.training.loop import Trainer, initial_state
 
@@ -25,11 +27,25 @@ FEDERATED = (
 )
 LOCAL = ("update.local_batch=40", "update.local_epochs=1", "training.length=4it")
 SGD = ("model=mlp", "optimizer=sgd", "optimizer.lr=0.05", "optimizer.momentum=0.9")
+OWN = (
+    "dataset=image_signal",
+    "dataset._target_=test_federated.own",
+    *("~dataset.image", "~dataset.side", "~dataset.every"),
+    *("dataset.subset.fraction=1.0", "objective=regression", "model=siren", "model.hidden=5"),
+    *("update=federated", "training.batch_size=2", "training.length=4it"),
+)
 FORWARD = ("objective=forward_forward", "model=forward_forward", "model.hidden=[30,20]", "optimizer.lr=1e-2")
 
 
+def own(place, *, grouped: str | None = None) -> Fields:
+    """Numbers and their squares, of three clients in turn."""
+    x = torch.linspace(-1, 1, 12)[:, None]
+    split = {"inputs": x, "targets": x**2, "clients": torch.arange(12) % 3}
+    return Fields(split, split, {}, grouped=grouped)
+
+
 def test_a_round_is_the_mean_of_clients_that_trained_by_themselves(make_dense):
-    trajectory = make_dense(*FEDERATED, *LOCAL, *SGD)
+    trajectory = make_dense(*FEDERATED, *LOCAL, *SGD, "dataset.split=dirichlet")
     trainer = Trainer(trajectory, initial_state(trajectory, 0))
     start = copy.deepcopy(trainer.model)
     batch = next(trajectory.batches.starting_at(0))
@@ -62,9 +78,10 @@ def test_what_no_client_changes_stays_to_the_byte(make_dense):
 
 
 def test_what_a_client_sends_and_holds(tmp_path, monkeypatch):
-    """Values that are kept, twice for each client; a local batch of inputs and of each layer's outputs."""
+    """Values that are kept, twice for each client; of the largest client labels, inputs and each layer's outputs."""
     monkeypatch.chdir(tmp_path)
-    tiny = (*FEDERATED, *LOCAL, *SGD, "model.hidden=[30,20]", "threads=1", "device=cpu", "name=a", "-q")
+    split = ("dataset.split=dirichlet", "update.local_batch=null", "model.hidden=[30,20]")
+    tiny = (*FEDERATED, *LOCAL, *SGD, *split, "threads=1", "device=cpu", "name=a", "-q")
     command = ["prune", *tiny, "pruning.rounds=1", "pruning.fraction=0.5", "rewind.to=0"]
     assert CliRunner().invoke(app, command).exit_code == 0
     asked = ["analyze", "a", "analysis=federation", "analysis.rounds=[0,1]", "--json", "-q"]
@@ -74,11 +91,13 @@ def test_what_a_client_sends_and_holds(tmp_path, monkeypatch):
     weights = 64 * 30 + 30 * 20 + 20 * 10
     assert (dense["values"], pruned["values"]) == (weights + 60, weights + 60 - (weights - 200) // 2)
     assert dense["megabytes_a_round"] == pytest.approx(2 * 3 * 4 * (weights + 60) / 1e6)
-    assert (
-        4 * 40 * (64 + 30 + 20 + 10)
-        <= 1e3 * dense["activations_kb"]
-        <= 4 * 40 * (64 + 2 * (30 + 20 + 10)) + 200
-    )
+    dealt = federated(Place(None, tmp_path, False, 1), of="digits", clients=10, split="dirichlet")
+    largest = int(dealt.train["clients"].bincount().max())
+    assert 1e3 * dense["activations_kb"] == pytest.approx(largest * (8 + 4 * (64 + 30 + 20 + 10)), abs=8)
+    other = ["train", *OWN, "+dataset.grouped=clients", "threads=1", "device=cpu", "name=b", "-q"]
+    assert CliRunner().invoke(app, other).exit_code == 0
+    done = CliRunner().invoke(app, ["analyze", "a", "b", "analysis=federation", "-q"])
+    assert "measured by different metrics: a by accuracy, b by psnr" in str(done.exception)
 
 
 @pytest.mark.parametrize("net", [SGD, FORWARD], ids=["backpropagation", "forward-forward"])
@@ -128,8 +147,13 @@ def test_gradients_of_each_layer_are_those_of_its_own_loss():
             "would have no examples",
         ),
         ((*FEDERATED, *LOCAL, "training.batch_size=11"), "11 is more than the 10 groups"),
-        (("update=federated", "dataset=digits"), "needs clients of the data"),
+        ((*FEDERATED, *LOCAL, "dataset.alpha=1e7"), "less than or equal to 1000000"),
+        (("update=federated", "dataset=digits"), "write dataset=federated"),
+        (OWN, "needs data grouped by clients"),
         (("objective=forward_forward", "model=mlp", "dataset=digits"), "tells the model labels"),
+        ((*FORWARD, "dataset=digits", "dataset.augment.mixup=0.2"), "needs one class"),
+        ((*FORWARD, "dataset=digits", "dataset.subset.classes=[3]"), "no wrong label"),
+        ((*FORWARD, "dataset=digits", "distributed.processes=2"), "cannot train in several processes"),
     ],
 )
 def test_what_cannot_be_trained_is_told_before(typed, message, make_dense):

@@ -21,8 +21,9 @@ class _Held:
 def peak_held(compute: Callable[[], Any], parameters: Iterable[Tensor]) -> int:
     """The most bytes that autograd holds at once while something is computed and differentiated.
 
-    What is held twice counts once; parameters do not count, nor does what only the computation itself needs for a
-    moment.
+    All that is saved for a backward pass counts once, however often: outputs of layers, and inputs and labels of the
+    batch where they are saved as they are. Parameters do not count, nor their gradients, nor what only the computation
+    itself needs for a moment.
 
     Args:
         compute: a forward and a backward pass.

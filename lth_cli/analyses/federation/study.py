@@ -1,7 +1,8 @@
 """What does a federated training cost in communication and memory, for what accuracy?
 
 A client receives and sends the float32 values of all parameters and buffers that are not pruned; where they stand is
-known to both sides. Memory is what autograd holds for the backward pass of a local batch, at its peak.
+known to both sides. Memory is what autograd saves for the backward pass of a client's largest local batch, at its peak:
+activations, and inputs and labels where they are saved; no parameters and no gradients (see `peak_held`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
+import torch
+
 from lth_cli.analyses.federation.memory import peak_held
 from lth_cli.analyses.federation.settings import Settings
 from lth_cli.analyses.request import Answer, Request, Study, circumstances, settings
@@ -17,6 +20,7 @@ from lth_cli.analyses.work import Work
 from lth_cli.config.errors import RequestError
 from lth_cli.experiments.recorded import Recorded
 from lth_cli.pruning.mask import layer_counts
+from lth_cli.report.series import headline_of
 from lth_cli.store.analyses import Row
 from lth_cli.training.evaluate import answer
 from lth_cli.training.updates import FederatedAveraging
@@ -36,6 +40,7 @@ def prepare(request: Request, asked: Settings) -> Study:
                 f"{recorded.plan.config.update.target}"
             )
         recorded.check(recorded.start)
+    headline_of([recorded.run for recorded in trainings])
     return Study(
         "federation",
         request.runs[0],
@@ -53,6 +58,7 @@ def prepare(request: Request, asked: Settings) -> Study:
         {"rounds": [recorded.label for recorded in trainings]},
         functools.partial(_answer, trainings=trainings),
         parts=len(trainings),
+        version=2,  # of the largest client
     )
 
 
@@ -113,17 +119,17 @@ def _answer(work: Work, *, trainings: Sequence[Recorded]) -> Answer:
 
 
 def _held(work: Work, recorded: Recorded) -> int:
-    """Bytes of activations of a local batch at their peak."""
+    """Bytes of activations of the largest local batch at their peak."""
     recipe = recorded.plan.dense.recipe
     state = work.state(recorded, recorded.start)
     model = work.network(recorded).train()
     model.load_state_dict({**state.weights, **state.buffers})
     assert isinstance(recipe.update, FederatedAveraging)
-    batch = next(recipe.batches.starting_at(recorded.start))
-    count = int((batch["clients"] == batch["clients"][0]).sum())
-    size = min(count, recipe.update.local_batch or count)
+    clients = torch.cat([batch["clients"] for batch in recipe.data.evaluation("train")]).cpu()
+    largest = (clients == clients.bincount().argmax()).nonzero().flatten()[: recipe.update.local_batch]
+    parts = list(recipe.data.evaluation("train", order=largest))
     # Of its own, so that what is held of it is no more than it.
-    local = {name: tensor[:size].clone() for name, tensor in batch.items()}
+    local = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     seen = recipe.objective.view(local, recorded.start, recipe.seeds["augment"])
     execution = dataclasses.replace(recorded.plan.dense.execution, dtype="fp32")
 
