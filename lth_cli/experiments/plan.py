@@ -203,7 +203,7 @@ class Plan:
 
     def own_teacher(self, of: FromState) -> Teacher:
         """A network of this plan's architecture and data as a teacher."""
-        return Teacher(of, self.config.model.model_dump(mode="json"), self.dense.data.spec.input_shape)
+        return Teacher(of, self.config.model.model_dump(mode="json"), self.dense.recipe.interface.input_shape)
 
     def distilled(self, trajectory: Trajectory, networks: Mapping[str, Teacher]) -> Trajectory:
         """A training with the teachers of this config; without any it is left as it is.

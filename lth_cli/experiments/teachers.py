@@ -14,12 +14,13 @@ from lth_cli.config import schema
 from lth_cli.config.distilling import RELATIVE, is_file
 from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.references import Reference
-from lth_cli.config.spec import Interface
+from lth_cli.config.spec import Interface, Spec
 from lth_cli.config.values import Component
 from lth_cli.experiments.plan import NamedTeacher, Plan
 from lth_cli.experiments.recorded import open_reference, score
 from lth_cli.experiments.session import keep_state, stored_config
 from lth_cli.models.build import build
+from lth_cli.objectives.build import make_objective
 from lth_cli.store.files import digest, remove_tree, writing
 from lth_cli.store.runs import Run, list_runs
 from lth_cli.store.states import State
@@ -48,6 +49,7 @@ def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None)
     if not section.teachers:
         return dataclasses.replace(plan, teachers=())
     refuse_as_student(plan.config)
+    _check_cache(plan)
     kept = {**_kept(source), **_kept(run)}
     found: list[NamedTeacher] = []
     for name in section.teachers:
@@ -63,21 +65,27 @@ def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None)
                 f"{section.sample} cannot be drawn from {count} teacher{'s' * (count > 1)}",
             )
         )
-    if section.cache and plan.config.distributed.processes > 1:
-        raise ConfigError(
-            ("distillation.cache", "not with distributed.processes above 1: each asks about its own part")
-        )
-    if section.cache and not plan.dense.recipe.update.whole_batches:
-        raise ConfigError(
-            (
-                "distillation.cache",
-                f"{plan.config.update.target} shows a model parts of a batch, and answers are kept for whole ones; "
-                "write false",
-            )
-        )
     _check_patches(found, plan)
     taught = dataclasses.replace(plan, teachers=tuple(found))
     return dataclasses.replace(taught, dense=taught.distilled(taught.dense, {}))
+
+
+def _check_cache(plan: Plan) -> None:
+    """Refuse to keep answers where there are none for a whole batch, or too many. Raises ConfigError."""
+    if not plan.config.distillation.cache:
+        return
+    recipe, problem = plan.dense.recipe, ""
+    if plan.config.distributed.processes > 1:
+        problem = "not with distributed.processes above 1: each asks about its own part"
+    elif not recipe.update.whole_batches:
+        target = plan.config.update.target
+        problem = f"{target} shows a model parts of a batch, and answers are kept for whole ones; write false"
+    elif recipe.objective.answers == "token":
+        tokens, classes = recipe.interface.output_shape
+        size = recipe.horizon * recipe.batching.size * tokens * classes * 4 / 1e9
+        problem = f"answers are kept for examples, not for tokens: up to {size:,.1f} GB here; write false"
+    if problem:
+        raise ConfigError(("distillation.cache", problem))
 
 
 def _check_patches(found: Sequence[NamedTeacher], plan: Plan) -> None:
@@ -96,9 +104,8 @@ def _check_patches(found: Sequence[NamedTeacher], plan: Plan) -> None:
     student = build(plan.config.model, recipe.interface, init_seed=0)
     networks = {"the student": student}
     for named in found:
-        shown = Interface.classifier(named.teacher.input_shape, plan.dense.data.spec.classes)
         section_of = schema.Model.model_validate(dict(named.teacher.model))
-        networks[named.label] = build(section_of, shown, init_seed=0)
+        networks[named.label] = build(section_of, named.teacher.interface(recipe.interface), init_seed=0)
     for label, network in networks.items():
         if not hasattr(network, "class_attention"):
             problem = f"{label} ({type(network).__name__}) exposes no class attention; model=vit_small and deit_tiny do"
@@ -113,10 +120,8 @@ def _check_patches(found: Sequence[NamedTeacher], plan: Plan) -> None:
 
 def refuse_as_student(config: schema.Config) -> None:
     """Refuse a training that no teacher can teach. Raises ConfigError."""
-    if config.objective.target != schema.CLASSIFICATION:
-        raise ConfigError(
-            (_KEY, f"teachers answer with logits of classes; {config.objective.target} has none")
-        )
+    if make_objective(config.objective, 0.0).answers is None:
+        raise ConfigError((_KEY, f"teachers answer with logits; {config.objective.target} has none"))
 
 
 def keep_teachers(plan: Plan, run: Run, engine: Engine) -> None:
@@ -188,7 +193,7 @@ def _find(name: str, plan: Plan) -> list[NamedTeacher]:
     config = plan.config
     if name in ("latest", "best"):
         candidates = list_runs(Path(config.runs_dir))[0]
-        labels = _chosen(name, [run for run in candidates if _suits(run, config.dataset)], name)
+        labels = _chosen(name, [run for run in candidates if _suits(run, config)], name)
     elif name.startswith("sweep:"):
         sweep_name, _, which = name.removeprefix("sweep:").partition("/")
         if which not in ("", "latest", "best"):
@@ -222,12 +227,12 @@ def _finished(run: Run) -> bool:
         return False
 
 
-def _suits(run: Run, dataset: schema.Dataset) -> bool:
-    """Whether a run is finished, classifies, and is of the same classes."""
+def _suits(run: Run, config: schema.Config) -> bool:
+    """Whether a run is finished, of the same objective, and of the same classes."""
     try:
-        config = stored_config(run)
-        classifies = config.objective.target == schema.CLASSIFICATION
-        return _finished(run) and classifies and not _other_classes(config.dataset, dataset)
+        theirs = stored_config(run)
+        alike = theirs.objective.target == config.objective.target
+        return _finished(run) and alike and not _other_classes(theirs.dataset, config.dataset)
     except LthError:
         return False
 
@@ -258,12 +263,15 @@ def fitted(label: str, of: FromState, theirs: Plan, plan: Plan) -> Teacher:
         plan: of the students.
 
     Raises:
-        ConfigError: other classes, or as many of which nobody says that they are the same.
+        ConfigError: another objective, other classes, or as many of which nobody says that they are the same; of
+            tokens, another vocabulary.
     """
-    if theirs.config.objective.target != schema.CLASSIFICATION:
-        what = theirs.config.objective.target
-        raise ConfigError((_KEY, f"teachers answer with logits of classes; {label}, of {what}, has none"))
-    other = _other_classes(theirs.config.dataset, plan.config.dataset)
+    there, here = theirs.config.objective.target, plan.config.objective.target
+    if there != here:
+        raise ConfigError((_KEY, f"{label} was trained for {there}, the student is for {here}"))
+    spec, ours = theirs.dense.data.spec, plan.dense.data.spec
+    by_token = plan.dense.recipe.objective.answers == "token"
+    other = "" if by_token else _other_classes(theirs.config.dataset, plan.config.dataset)
     if other and not plan.config.distillation.same_classes:
         raise ConfigError(
             (
@@ -272,19 +280,24 @@ def fitted(label: str, of: FromState, theirs: Plan, plan: Plan) -> Teacher:
                 "say so: distillation.same_classes=true",
             )
         )
-    data = theirs.dense.data
-    if data.spec.classes != plan.dense.data.spec.classes:
+    if by_token and spec.sizes != ours.sizes:
+        raise ConfigError((_KEY, f"{label} has tokens {_sizes(spec)}, the student {_sizes(ours)}"))
+    if not by_token and spec.classes != ours.classes:
         raise ConfigError(
             (
                 _KEY,
-                f"{label} tells {data.spec.classes} classes apart, the student {plan.dense.data.spec.classes}; "
-                "both must have the same",
+                f"{label} tells {spec.classes} classes apart, the student {ours.classes}; both must have the same",
             )
         )
     scale, shift = _affine(plan.config.dataset.normalize, theirs.config.dataset.normalize)
-    teacher = Teacher(of, theirs.config.model.model_dump(mode="json"), data.spec.input_shape, scale, shift)
+    shape = theirs.dense.recipe.interface.input_shape
+    teacher = Teacher(of, theirs.config.model.model_dump(mode="json"), shape, scale, shift)
     _check_fit(label, teacher, plan)
     return teacher
+
+
+def _sizes(spec: Spec) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sorted(spec.sizes.items()))
 
 
 def _other_classes(theirs: schema.Dataset, ours: schema.Dataset) -> str:
@@ -329,10 +342,10 @@ def _from_file(name: str, plan: Plan) -> NamedTeacher:
         raise ConfigError((_KEY, str(error))) from error
     model = plan.config.distillation.model
     section = plan.config.model if model is None else _model(model)
-    data = plan.dense.data
-    network = build(section, plan.dense.recipe.interface, init_seed=0)
+    interface = plan.dense.recipe.interface
+    network = build(section, interface, init_seed=0)
     return _imported(
-        name, tensors, network, section.model_dump(mode="json"), data.spec.input_shape, None, None
+        name, tensors, network, section.model_dump(mode="json"), interface.input_shape, None, None
     )
 
 
@@ -344,6 +357,10 @@ def _from_torchvision(name: str, plan: Plan) -> NamedTeacher:
     """A classifier of torchvision with its published weights, fed images of the size they were trained on."""
     import torchvision  # a second, which only who asks for it waits
 
+    if plan.config.objective.target != schema.CLASSIFICATION:
+        raise ConfigError(
+            (_KEY, f"{name} classifies images; the student is for {plan.config.objective.target}")
+        )
     architecture, _, which = name.removeprefix("torchvision:").partition("/")
     try:
         weights = torchvision.models.get_model_weights(architecture)[which or "DEFAULT"]
@@ -412,10 +429,11 @@ def _imported(
 
 def _check_fit(label: str, teacher: Teacher, plan: Plan) -> None:
     """Refuse a teacher that cannot see what the student sees. Raises ConfigError."""
-    ours, theirs = plan.dense.data.spec.input_shape, tuple(teacher.input_shape)
+    interface = plan.dense.recipe.interface
+    ours, theirs = interface.input_shape, tuple(teacher.input_shape)
     if ours == theirs:
         return
-    images = len(ours) == len(theirs) == 3
+    images = len(ours) == len(theirs) == 3 and interface.input_dtype == "float32"
     if not images or (ours[0] != theirs[0] and ours[0] != 1):
         raise ConfigError(
             (

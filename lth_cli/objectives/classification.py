@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.nn import functional
@@ -21,6 +22,7 @@ class Classification(Objective):
     """
 
     metrics: tuple[Metric, ...] = (ACCURACY,)
+    answers: ClassVar[Literal["example", "token"] | None] = "example"
 
     def __init__(self, *, label_smoothing: float = 0.0, loss: Loss | None = None) -> None:
         super().__init__(loss=loss)

@@ -22,6 +22,7 @@ class ForwardForward(Classification):
     tells = ("labels", "what wrong ones are drawn by")
     several_processes = False  # each would draw the same for its part
     mixed_labels = False
+    answers = None
 
     def __init__(self) -> None:
         super().__init__()

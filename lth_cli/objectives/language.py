@@ -22,6 +22,7 @@ class NextToken(Objective):
     """
 
     metrics = (Metric("perplexity", "lower"),)
+    answers = "token"
 
     def __init__(self, *, label_smoothing: float = 0.0, loss: Loss | None = None) -> None:
         super().__init__(loss=loss)
@@ -44,6 +45,10 @@ class NextToken(Objective):
         return functional.cross_entropy(
             outputs.flatten(0, 1), batch["tokens"][:, 1:].flatten(), label_smoothing=self._smoothing
         )
+
+    def logits(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Of all tokens, [B * L, vocabulary]."""
+        return outputs.flatten(0, 1)
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Sum over the texts of the mean cross-entropy of their tokens, without smoothing."""

@@ -50,6 +50,7 @@ class _Chosen(Objective):
     """
 
     metrics = (ACCURACY,)
+    answers = "token"
     _needs: tuple[str, ...] = ("vocabulary", "length")
 
     def __init__(
@@ -112,6 +113,10 @@ class _Chosen(Objective):
     def _sizes(self, spec: Spec) -> dict[str, int]:
         """What a model is built for, of the sizes of the data."""
         return {name: spec.sizes[name] for name in ("vocabulary", "length", "padding") if name in spec.sizes}
+
+    def logits(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Of the tokens that have a target, [tokens, classes]."""
+        return outputs[batch["targets"] != _UNSEEN]
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Sums over the tokens that have a target: cross-entropy, right answers, how many."""

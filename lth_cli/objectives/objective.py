@@ -6,7 +6,7 @@ import abc
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 
@@ -31,12 +31,15 @@ class Objective(abc.ABC):
         tells: what a model is told beside its input in training: further arguments of its `forward`.
         several_processes: whether its loss can be taken of a model that several processes share.
         mixed_labels: whether labels may be probabilities of classes, as MixUp and CutMix make them.
+        answers: what a model gives logits for, so that a teacher's can stand beside a student's: the `example`, or
+            each `token`; None where its outputs are no logits.
     """
 
     metrics: tuple[Metric, ...]
     tells: ClassVar[tuple[str, ...]] = ()
     several_processes: ClassVar[bool] = True
     mixed_labels: ClassVar[bool] = True
+    answers: ClassVar[Literal["example", "token"] | None] = None
 
     def __init__(self, *, loss: Loss | None = None) -> None:
         self._own = loss
@@ -120,6 +123,10 @@ class Objective(abc.ABC):
         """What the model answers to a batch."""
         answered: Tensor = model(self.given(batch))
         return answered
+
+    def logits(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Of all that the loss counts in a batch, [answers, classes]; where `answers` says that there are any."""
+        return outputs
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """What a step minimises: scalar, mean over the examples of the batch."""

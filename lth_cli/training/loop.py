@@ -337,7 +337,7 @@ class Trainer:
         task = objective.loss(outputs, seen)
         if self._teaching is None:
             return task
-        return self._teaching.mixed(task, outputs, self.step, seen["inputs"], self.model)
+        return self._teaching.mixed(task, outputs, self.step, seen, self.model)
 
     def _check_losses(self) -> None:
         """Read the losses since the last check, in one transfer."""

@@ -13,9 +13,8 @@ from torch.nn import functional
 
 from lth_cli.config import schema
 from lth_cli.config.seeds import derive_seed
-from lth_cli.config.spec import Interface
 from lth_cli.config.values import exact
-from lth_cli.data.batches import labelled
+from lth_cli.data.batches import Batch
 from lth_cli.models.build import build
 from lth_cli.objectives.teacher_losses import LOSSES, average
 from lth_cli.store.states import State
@@ -50,28 +49,38 @@ class Teaching:
         self._trajectory = trajectory
         self._cache = cache
         self._networks: dict[int, nn.Module] = {}
+        self._objective = trajectory.recipe.objective
         self._loss = LOSSES[self.distilled.loss]
         self._execution = _execution(trajectory)
 
-    def mixed(self, task: Tensor, logits: Tensor, step: int, inputs: Tensor, student: nn.Module) -> Tensor:
+    def mixed(self, task: Tensor, outputs: Tensor, step: int, batch: Batch, student: nn.Module) -> Tensor:
         """The loss of a step: that on the labels, and in steps that distil the teachers' beside it.
 
         Args:
             task: mean loss on the labels, scalar.
-            logits: of the student, [B, classes].
+            outputs: of the student.
             step: the step counter before the update.
-            inputs: of the batch, as the student sees them.
+            batch: as the student sees it.
             student: has just answered it.
         """
         if not self.distilled.at(step):
             return task
-        answers = self.answers(step, inputs, student)
-        ours = cast(Tensor, student.features).float() if self.distilled.loss == "features" else logits
-        taught = self._loss(ours, answers, self.distilled.temperature)
-        return self.distilled.task_weight * task + self.distilled.weight * taught
+        answers = self.answers(step, batch, student)
+        if self.distilled.loss == "features":
+            ours = cast(Tensor, student.features).float()
+        else:
+            ours = self._objective.logits(outputs, batch)
+        task = self.distilled.task_weight * task
+        if not len(ours):  # a batch of which no token was chosen
+            return task
+        return task + self.distilled.weight * self._loss(ours, answers, self.distilled.temperature)
 
-    def answers(self, step: int, inputs: Tensor, student: nn.Module) -> Tensor:
-        """What the teachers of a step say of its batch, without gradients: mean logits [B, classes], or features."""
+    def answers(self, step: int, batch: Batch, student: nn.Module) -> Tensor:
+        """What the teachers of a step say of its batch, without gradients: mean logits, or features.
+
+        Logits are [answers, classes]: of every example, or of every token that the objective counts.
+        """
+        inputs = self._objective.given(batch)
         asked = self.asked(step)
         if isinstance(self._cache, _ByExample):
             rows = self._trajectory.batches.positions(step)
@@ -79,6 +88,8 @@ class Teaching:
         found = None if self._cache is None else self._cache.get(step)
         if found is None:
             found = average([self._ask(index, inputs, step, student) for index in asked])
+            if self.distilled.loss != "features":
+                found = self._objective.logits(found, batch)
             if self._cache is not None:
                 self._cache.put(step, found)
         return found.to(inputs.device)
@@ -182,7 +193,7 @@ def make_teaching(
         },
     )
     uses(kept.identity)
-    answer = trajectory.recipe.batching.size * trajectory.data.spec.classes * 4
+    answer = trajectory.recipe.batching.size * math.prod(trajectory.recipe.interface.output_shape) * 4
     steps = max(1, min(_MOST_STEPS_A_FILE, _BYTES_A_FILE // answer))
     return Teaching(trajectory, states, _BySteps(kept, steps))
 
@@ -290,10 +301,11 @@ def _answer_all(trajectory: Trajectory, network: nn.Module, should_stop: Callabl
     execution = _execution(trajectory)
     execution.activate()
     parts = []
-    for inputs, _ in labelled(trajectory.data.evaluation("train")):
+    objective = trajectory.recipe.objective
+    for batch in trajectory.data.evaluation("train"):
         if should_stop():
             raise Stopped
-        parts.append(predict(network, inputs, execution).cpu())
+        parts.append(predict(network, objective.given(batch), execution).cpu())
     return torch.cat(parts)
 
 
@@ -315,8 +327,7 @@ def _circumstances(trajectory: Trajectory) -> dict[str, Any]:
 def _network(teacher: Teacher, state: State, trajectory: Trajectory) -> nn.Module:
     """The teacher in evaluation mode on the student's device; it takes the student's inputs."""
     config = schema.Model.model_validate(dict(teacher.model))
-    interface = Interface.classifier(teacher.input_shape, trajectory.data.spec.classes)
-    network = build(config, interface, init_seed=0)
+    network = build(config, teacher.interface(trajectory.recipe.interface), init_seed=0)
     restore(network, state)
     seen = nn.Sequential(Glasses(teacher), network)
     return trajectory.execution.place(seen).eval().requires_grad_(False)

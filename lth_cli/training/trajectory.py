@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from lth_cli.config import schema
+from lth_cli.config.spec import Interface
 from lth_cli.data.batches import Batches, Data
 from lth_cli.pruning.isometry import RATE
 from lth_cli.pruning.mask import Masks, Tensors
@@ -186,6 +187,10 @@ class Teacher:
     input_shape: tuple[int, ...]
     scale: tuple[float, ...] | None = None
     shift: tuple[float, ...] | None = None
+
+    def interface(self, student: Interface) -> Interface:
+        """What its network is built for: what the student's is, but for inputs of its own shape."""
+        return dataclasses.replace(student, input_shape=tuple(self.input_shape))
 
     @property
     def description(self) -> dict[str, Any]:

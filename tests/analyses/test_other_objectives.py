@@ -118,11 +118,11 @@ def test_other_lines_and_planes_are_of_the_loss(folder: Path, lth_in: Lth, asked
         (("analyze", "s0", "analysis=examples"), "analysis=examples is about classes"),
         (
             ("train", *SIREN, "distillation.teachers=[s1]", "distillation=kd"),
-            "teachers answer with logits of classes",
+            "teachers answer with logits",
         ),
         (
             ("sequence", *SIREN, "seed=3,4", "name=q"),
-            "teachers answer with logits of classes",
+            "teachers answer with logits",
         ),
     ],
 )
