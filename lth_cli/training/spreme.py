@@ -36,6 +36,8 @@ class SpReME(Update):
     The model is left with the coefficients and gates of the least squared error on the held states so far (the last
     of equals), as the authors' code saves; those that are trained stay in the memory of the training.
 
+    Gradients are scaled to those of the authors' losses, sums over environments, for Adam's epsilon.
+
     Where the coefficients are all zero they get a start. `stlsq`: sparse regression on smoothed derivatives, in each
     environment by itself, with the threshold and ridge of the least error on the held states. (The released code
     searches the same ones but never notes the best, so that the last always win: thresholds [0.01], ridges [0.05].) A

@@ -127,6 +127,10 @@ def test_errors_stay_finite_where_trajectories_do_not():
     assert torch.isfinite(sums["loss"])
 
 
+def test_its_numbers_are_told_from_those_before():
+    assert make_plan(load("train", RUN).config).dense.description["update_numerics"] == 2
+
+
 def trainer_of(*more, steps):
     trajectory = make_plan(load("train", [*RUN, *more]).config).dense
     trainer = Trainer(trajectory, initial_state(trajectory, 0))
