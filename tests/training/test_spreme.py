@@ -139,7 +139,7 @@ def trainer_of(*more, steps):
 
 
 def test_a_step_written_out():
-    """The third step from the memory after two, on the authors' losses: sums over environments of means over N x T x n."""
+    """The third step from the memory after two, on the authors' losses, sums over environments."""
     trainer = trainer_of(
         "optimizer=sgd", "optimizer.lr=1e-3", "update.penalty=0.1", "update.growth=0.5", steps=2
     )
