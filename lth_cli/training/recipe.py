@@ -267,13 +267,13 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
                     "does not say that it can (several_processes)",
                 )
             )
-    seen, there = made.batches.examples(0), data.sizes["train"]
-    if made.update.sees_all and seen < there:
+    seen, examples = made.batches.examples(0), data.sizes["train"]
+    if made.update.sees_all and seen < examples:
         raise ConfigError(
             (
                 "training.batch_size",
-                f"a batch has {seen} of the {there} training examples, and every step of {config.update.target} sees "
-                f"all; write {there} or more",
+                f"a batch has {seen} of the {examples} training examples, and every step of {config.update.target} sees "
+                f"all; write {examples} or more",
             )
         )
     if made.policy is not None and made.update.keeps_weights:
