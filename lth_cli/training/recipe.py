@@ -272,8 +272,8 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
         raise ConfigError(
             (
                 "training.batch_size",
-                f"a batch has {seen} of the {examples} training examples, and every step of {config.update.target} sees "
-                f"all; write {examples} or more",
+                f"a batch has {seen} of the {examples} training examples, and every step of {config.update.target} "
+                f"sees all; write {examples} or more",
             )
         )
     if made.policy is not None and made.update.keeps_weights:
