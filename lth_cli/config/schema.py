@@ -195,6 +195,10 @@ class Pretrain(Section):
         description="Weights to start from: a file, or a folder with model.safetensors, or a state of a run "
         "(RUN:0@end). Tensors of the head that are not among them are drawn anew.",
     )
+    fresh: list[Annotated[str, Field(min_length=1)]] = Field(
+        [],
+        description="Tensors drawn anew though the weights have them: output, others, or patterns of names.",
+    )
     length: Steps = Field(
         Duration(), description="Steps of the pre-training, in its own epochs; 0 is none at all."
     )
@@ -213,6 +217,8 @@ class Pretrain(Section):
     def _one_of_both(self) -> Pretrain:
         if self.weights is not None and self.length:
             raise ValueError("pretrain.weights and pretrain.length exclude each other; leave one of them out")
+        if self.fresh and self.weights is None:
+            raise ValueError("pretrain.fresh is of pretrain.weights; name these, or leave it out")
         return self
 
 

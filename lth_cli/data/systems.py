@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -18,6 +19,8 @@ from lth_cli.data.source import Fields, Place
 
 _Floats = NDArray[np.float64]
 _TOLERANCE = 1e-12  # relative and absolute, of the authors' code
+_FARTHEST = 1e6  # of a state; beyond it squared errors would leave float32
+_MOST_STEPS = 1000  # of LSODA for a state; some ten are usual
 _LEAST = 5  # points that a smoothed derivative looks at
 
 
@@ -138,7 +141,7 @@ def systems(
         a test trajectory: its end); spacing float32 [N] between two states.
 
     Raises:
-        ConfigError: too few states, more environments than there are, or a system that leaves what can be computed.
+        ConfigError: too few states, more environments than there are, or states that leave what can be computed.
     """
     chosen = SYSTEMS[system]
     count = len(np.arange(0, span, dt))
@@ -159,6 +162,11 @@ def systems(
     parameters = means + (0.0 if new else variance**0.5) * drawing("parameters").normal(size=means.shape)
     if chosen.presets and not new:
         parameters = np.array(chosen.presets[:environments])
+    if not np.abs(parameters).max() <= np.finfo(np.float16).max:
+        problem = (
+            f"{variance:g} draws a parameter of {np.abs(parameters).max():g}, which float16 does not hold"
+        )
+        raise ConfigError(("dataset.variance", problem))
     parameters = _rounded(parameters)
     trained = count - left
 
@@ -167,7 +175,10 @@ def systems(
 
     clean = solved(_rounded(chosen.first(drawing("first states"), trajectories)), dt * np.arange(count))
     spread = clean[:, :, :trained].std(axis=(0, 2), keepdims=True)
-    seen = clean + noise * spread * drawing("noise").normal(size=clean.shape)
+    with np.errstate(over="ignore"):
+        seen = clean + noise * spread * drawing("noise").normal(size=clean.shape)
+    if not np.abs(seen).max() < _FARTHEST:
+        raise ConfigError(("dataset.noise", f"{noise:g} takes states beyond {_FARTHEST:g}"))
     spacing = ahead * span / (trained - 1)
     tested = solved(chosen.first(drawing("test states"), tests), spacing * np.arange(trained))
     return Fields(
@@ -186,6 +197,23 @@ def _solve(system: System, first: _Floats, parameters: Sequence[float], times: N
     """States at some times, [times, states]. Raises ConfigError."""
     from scipy.integrate import solve_ivp
 
+    def unsolved(why: str) -> ConfigError:
+        told = ", ".join(f"{value:g}" for value in parameters)
+        problem = f"with parameters {told} it leaves what can be computed within {times[-1]:g}: {why}"
+        return ConfigError(
+            ("dataset.system", f"{problem}; lower dataset.variance, or dataset.span and dataset.ahead")
+        )
+
+    steps = itertools.count(1)
+
+    def watched(time: float, x: _Floats) -> float:
+        """Asked after each step: where states blow up, LSODA goes on in ever smaller ones."""
+        if not np.abs(x).max() < _FARTHEST:
+            raise unsolved(f"a state is beyond {_FARTHEST:g} at time {time:g}")
+        if next(steps) > _MOST_STEPS * len(times):
+            raise unsolved(f"at time {time:g} it has taken {_MOST_STEPS:,} steps for each state asked for")
+        return 1.0
+
     found: Any = solve_ivp(
         lambda _, x: system.derivative(x, parameters),
         (times[0], times[-1]),
@@ -194,16 +222,11 @@ def _solve(system: System, first: _Floats, parameters: Sequence[float], times: N
         t_eval=times,
         rtol=_TOLERANCE,
         atol=_TOLERANCE,
+        events=watched,
     )
+    if not found.success:
+        raise unsolved(found.message)
     states: _Floats = found.y.T
-    if (
-        not found.success
-        or len(states) != len(times)
-        or not (np.abs(states) < np.finfo(np.float32).max).all()
-    ):
-        told = ", ".join(f"{value:g}" for value in parameters)
-        problem = f"with parameters {told} it leaves what can be computed within {times[-1]:g}"
-        raise ConfigError(("dataset.system", f"{problem}; a lower variance or span may help"))
     return states
 
 

@@ -22,6 +22,7 @@ from lth_cli.store.states import State
 from lth_cli.store.tensors import content_digest
 from lth_cli.store.weights import read_weights
 from lth_cli.training.engine import Engine
+from lth_cli.training.freezing import chosen_tensors
 from lth_cli.training.trajectory import FromState, Joined, Known
 
 _KEY = "pretrain.weights"
@@ -49,8 +50,10 @@ def with_weights(plan: Plan, *runs: Run | None, kept_only: bool = False) -> Plan
     if kept_only and not kept:
         return plan
     taken, shapes = kept[0] if kept else _find(name, model, plan)
-    fitted = fit(model, shapes, taken.label, _KEY)
-    start = Joined(taken.of, fitted.fresh, plan.config.resolved_seeds["init"])
+    anew = chosen_tensors(model, plan.config.pretrain.fresh, "pretrain.fresh")
+    fitted = fit(model, {**shapes, **{name: plan.shapes[name] for name in anew}}, taken.label, _KEY)
+    fresh = tuple(name for name in plan.shapes if name in fitted.fresh or name in anew)
+    start = Joined(taken.of, fresh, plan.config.resolved_seeds["init"])
     told = []
     if fitted.fresh:
         told = [f"{_KEY}: drawn anew, as {taken.label} has none: {_some(fitted.fresh)}"]

@@ -194,6 +194,7 @@ class Recipe:
                 **self.objective.decided,
             },
             **({"update": stepping} if (stepping := self.update_section.unusual) else {}),
+            **({"update_numerics": numerics} if (numerics := self.update.numerics) > 1 else {}),
             "optimizer": self.optimizer.model_dump(mode="json"),
             "schedule": self._schedule[1],
             **({} if self.policy is None else {"sparse_training": self._described(self.policy)}),
@@ -271,6 +272,15 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
                     "does not say that it can (several_processes)",
                 )
             )
+    seen, examples = made.batches.examples(0), data.sizes["train"]
+    if made.update.sees_all and seen < examples:
+        raise ConfigError(
+            (
+                "training.batch_size",
+                f"a batch has {seen} of the {examples} training examples, and every step of {config.update.target} "
+                f"sees all; write {examples} or more",
+            )
+        )
     if made.policy is not None and made.update.keeps_weights:
         raise ConfigError(
             (

@@ -36,6 +36,8 @@ class SpReME(Update):
     The model is left with the coefficients and gates of the least squared error on the held states so far (the last
     of equals), as the authors' code saves; those that are trained stay in the memory of the training.
 
+    Gradients are scaled to those of the authors' losses, sums over environments, for Adam's epsilon.
+
     Where the coefficients are all zero they get a start. `stlsq`: sparse regression on smoothed derivatives, in each
     environment by itself, with the threshold and ridge of the least error on the held states. (The released code
     searches the same ones but never notes the best, so that the last always win: thresholds [0.01], ridges [0.05].) A
@@ -44,7 +46,7 @@ class SpReME(Update):
 
     Args:
         train_mask: false steps on the coefficients alone, as in a new environment with a mask of others.
-        penalty: lambda; the authors' loss, a sum over environments with lambda times their number, is divided by that.
+        penalty: lambda.
         growth: of the penalty, a step.
         smallest: magnitude of a coefficient.
         start: see above.
@@ -57,6 +59,8 @@ class SpReME(Update):
     passes = 2
 
     keeps_weights = True
+    sees_all = True  # errors on the held states of other trajectories would not tell which step is the best
+    numerics = 2
 
     def __init__(
         self,
@@ -103,8 +107,11 @@ class SpReME(Update):
         with torch.enable_grad():
             loss = training.gradients(batch)
         assert coefficients.grad is not None
+        # Adam's epsilon weighs by the size of gradients: made those of the authors' losses, which are sums over
+        # environments, of one-step errors over the T states of a trajectory, where ours are means.
+        environments, count = batch["states"].shape[1:3]
         coefficients.mul_(held["scale"])
-        coefficients.grad.div_(held["scale"])
+        coefficients.grad.div_(held["scale"]).mul_(2 * environments * (count - 1) / count)
         training.apply()
         coefficients.div_(held["scale"])
         coefficients.masked_fill_(coefficients.abs() < self._smallest, 0.0)
@@ -120,7 +127,7 @@ class SpReME(Update):
             # At e^60 all gates are long closed; float32 ends at e^88.
             most = _MOST / math.log1p(self._growth) if self._growth else 0
             penalty = self._penalty * (1 + self._growth) ** min(step - 1, most)
-            gates.grad.add_(sigmoid * (1 - sigmoid), alpha=penalty)
+            gates.grad.add_(sigmoid * (1 - sigmoid), alpha=penalty).mul_(environments)
             training.apply()
 
         held["coefficients"].copy_(coefficients)

@@ -68,12 +68,17 @@ class Update(abc.ABC):
             alone and draws nothing, so that all processes come to the same weights.
         whole_batches: whether a model answers the batch as a whole, as answers of teachers that are kept are of it.
         keeps_weights: whether it keeps weights in `Live.memory`, which masks that change would not reach.
+        sees_all: whether every batch must hold all training examples.
+        numerics: of this update alone, raised whenever a release changes what it computes, so that old states are never
+            mistaken for new ones.
         passes: how often a step takes gradients of each example, for the count of multiply-adds.
     """
 
     several_processes: ClassVar[bool] = False
     whole_batches: ClassVar[bool] = True
     keeps_weights: ClassVar[bool] = False
+    sees_all: ClassVar[bool] = False
+    numerics: ClassVar[int] = 1
     passes: int = 1
 
     def check(self, model: nn.Module, frozen: Collection[str]) -> None:

@@ -44,6 +44,21 @@ def test_threads_are_settled_and_part_of_the_identity():
     resolve("device=cpu", "threads=1")
 
 
+def test_strided_convolutions_of_few_channels_leave_out_places(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    execution = resolve("device=cpu", "threads=1")
+    thin, wide = torch.nn.Conv2d(3, 4, 1, stride=2), torch.nn.Conv2d(8, 4, 1, stride=2)
+    images = torch.randn(2, 3, 7, 8)
+    expected = thin(images)
+    spared = execution.place(torch.nn.Sequential(thin))
+    torch.testing.assert_close(spared(execution.arrange(images)), expected)
+    for _ in range(30):
+        spared(execution.arrange(images)).sum().backward()
+    assert execution.place(spared) is spared and spared(execution.arrange(images)).shape == expected.shape
+    execution.place(wide)
+    assert thin.stride == (1, 1) and wide.stride == (2, 2)
+
+
 def test_layouts():
     execution = resolve("device=cpu", "threads=1")
     images = torch.zeros(2, 3, 4, 4)

@@ -15,6 +15,7 @@ from lth_cli.experiments.plan import make_plan
 from lth_cli.models.equations import Equations, derivatives, stlsq
 from lth_cli.objectives.trajectories import SOFT, Trajectories, integrate
 from lth_cli.store.masks import load_mask
+from lth_cli.store.states import load_state
 from lth_cli.training.engine import Interrupted
 from lth_cli.training.loop import Trainer, initial_state
 from lth_cli.training.spreme import SpReME, late_errors, regress
@@ -126,6 +127,10 @@ def test_errors_stay_finite_where_trajectories_do_not():
     assert torch.isfinite(sums["loss"])
 
 
+def test_its_numbers_are_told_from_those_before():
+    assert make_plan(load("train", RUN).config).dense.description["update_numerics"] == 2
+
+
 def trainer_of(*more, steps):
     trajectory = make_plan(load("train", [*RUN, *more]).config).dense
     trainer = Trainer(trajectory, initial_state(trajectory, 0))
@@ -134,7 +139,7 @@ def trainer_of(*more, steps):
 
 
 def test_a_step_written_out():
-    """The second step from the memory after the first: Adam on scaled coefficients, then on gates."""
+    """The third step from the memory after two, on the authors' losses, sums over environments."""
     trainer = trainer_of(
         "optimizer=sgd", "optimizer.lr=1e-3", "update.penalty=0.1", "update.growth=0.5", steps=2
     )
@@ -146,8 +151,12 @@ def test_a_step_written_out():
     with torch.no_grad():
         model.coefficients.weight.copy_(before["coefficients"])
         model.gates.copy_(before["gates"])
+    environments, values = model.environments, batch["states"][:, 0].numel()
     seen = objective.view(batch, 2, 0)
-    loss = torch.nn.functional.smooth_l1_loss(objective.outputs(model, seen), seen["windows"])
+    loss = torch.nn.functional.smooth_l1_loss(
+        objective.outputs(model, seen), seen["windows"], reduction="sum"
+    )
+    loss = loss / values
     (slope,) = torch.autograd.grad(loss, [model.coefficients.weight])
     scale = before["scale"]
     stepped = (before["coefficients"] * scale - 1e-3 * slope / scale) / scale
@@ -157,7 +166,7 @@ def test_a_step_written_out():
         model.coefficients.weight.copy_(stepped)
     seen = objective.view({**batch, SOFT: batch["spacing"]}, 2, 0)
     loss = torch.nn.functional.mse_loss(objective.outputs(model, seen), seen["windows"])
-    loss = loss + 0.1 * 1.5 ** (2 - 1) * model.gates.sigmoid().sum()
+    loss = environments * (loss + 0.1 * 1.5 ** (2 - 1) * model.gates.sigmoid().sum())
     (slope,) = torch.autograd.grad(loss, [model.gates])
     there = model.by_environment(stepped != 0).any(0).T & (before["gates"].sigmoid() > 1e-5)
     expected = torch.where(there, before["gates"] - 1e-3 * slope, -1e10)
@@ -225,6 +234,17 @@ def test_commands(lth, tmp_path):
         *("update.train_mask=false", "update.start=normal", "pretrain.weights=found:0@end"),
     )
     assert adapted.code == 0 and "drawn anew" in adapted.out + adapted.err
+    again = lth(
+        *("train", *RUN, "name=again", "training.length=1it", "update.train_mask=false"),
+        *("pretrain.weights=found:0@end", "pretrain.fresh=[coefficients.weight]"),
+    )
+    assert again.code == 0, again.err
+    start, end = (
+        load_state(tmp_path / "runs" / name / "round_00" / "checkpoints" / f"step_{step:08d}.safetensors")
+        for name, step in (("again", 0), ("found", 12))
+    )
+    assert not start.weights["coefficients.weight"].any() and end.weights["coefficients.weight"].any()
+    assert torch.equal(start.weights["gates"], end.weights["gates"])
     pruned = lth(
         *("prune", *RUN, "name=pruned", "update.train_mask=false", "pruning.pattern=block_2x1"),
         *("pruning.rounds=2", "pruning.fraction=0.5", "rewind.to=0"),
@@ -248,7 +268,10 @@ def test_other_networks_are_refused(lth, small):
         ({"span": 0.2}, "dataset.span"),
         ({"new": True}, "the new environment is one"),
         ({"environments": 10}, "has 9; 10 are asked for"),
-        ({"system": "linear", "variance": 1e4}, "leaves what can be computed"),
+        ({"system": "linear", "variance": 1e4}, r"a state is beyond 1e\+06 at time .*lower dataset.variance"),
+        ({"system": "pendulum", "variance": 1e4, "span": 0.3, "tests": 1}, "1,000 steps for each state"),
+        ({"system": "linear", "variance": 1e12}, "dataset.variance: 1e.12 draws a parameter of .* float16"),
+        ({"noise": 1e308}, r"dataset.noise: 1e\+308 takes states beyond 1e\+06"),
     ],
 )
 def test_wrong_systems(wrong, message):
@@ -259,12 +282,17 @@ def test_wrong_systems(wrong, message):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["update=spreme"], "SpReME trains model=equations, not"),
+        (["update=spreme", "training.batch_size=1438"], "SpReME trains model=equations, not"),
         (["model=equations"], "needs environments, states, which this data set"),
         ([*SYSTEM, "objective=regression"], "regression needs inputs"),
         (["objective=trajectories"], "trajectories needs states"),
         ([*RUN, "update.ridges=[0]"], "update.ridges"),
         ([*RUN, "dataset.system=duffing"], "dataset.system"),
+        (
+            [*RUN, "training.batch_size=3"],
+            "a batch has 3 of the 4 training examples, and every step of .* sees all",
+        ),
+        ([*RUN, "pretrain.fresh=[gates]"], "pretrain.fresh is of pretrain.weights"),
     ],
 )
 def test_wrong_requests(wrong, message):
