@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fractions
+import functools
+import operator
 import re
 from typing import Annotated, Any
 
@@ -133,8 +135,14 @@ class Component(Section):
 
     @property
     def sources(self) -> dict[str, str]:
-        """Digests of the modules of a person's own behind the target, by name; none where a version is stated."""
-        return {} if self.version is not None else digests(self.target)
+        """Digests of the modules of a person's own behind the target, and those that arguments name, by module.
+
+        None of code whose version is stated.
+        """
+        named = [value for value in self.arguments.values() if isinstance(value, dict) and "_target_" in value]
+        inner = [Component.model_validate(value).sources for value in named]
+        own = {} if self.version is not None else digests(self.target)
+        return functools.reduce(operator.or_, inner, own)
 
     @property
     def arguments(self) -> dict[str, Any]:

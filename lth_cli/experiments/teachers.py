@@ -67,6 +67,13 @@ def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None)
         raise ConfigError(
             ("distillation.cache", "not with distributed.processes above 1: each asks about its own part")
         )
+    if plan.dense.recipe.update.own_loss and count:
+        raise ConfigError(
+            (
+                "distillation.teachers",
+                f"have no part in {plan.config.update.target}, which minimises a loss of its own",
+            )
+        )
     if section.cache and not plan.dense.recipe.update.whole_batches:
         raise ConfigError(
             (

@@ -67,7 +67,9 @@ class Update(abc.ABC):
             alone and draws nothing, so that all processes come to the same weights.
         needs: tensors of the data that it reads, by name.
         whole_batches: whether a model answers the batch as a whole, as answers of teachers that are kept are of it.
-        keeps_weights: whether it keeps weights in `Live.memory`, which masks that change would not reach.
+        keeps_weights: whether it keeps weights in `Live.memory` or steps without `Live.gradients`, so that masks that
+            change would not reach them.
+        own_loss: whether it minimises a loss of its own, in which the objective's, and teachers, have no part.
         passes: how often a step takes gradients of each example, for the count of multiply-adds.
     """
 
@@ -75,10 +77,11 @@ class Update(abc.ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     whole_batches: ClassVar[bool] = True
     keeps_weights: ClassVar[bool] = False
+    own_loss: ClassVar[bool] = False
     passes: int = 1
 
     def check(self, model: nn.Module, frozen: Collection[str]) -> None:
-        """Refuse a model that it cannot train, before anything is.
+        """Refuse a model that it cannot train, before anything is; here, one that names another update (`update`).
 
         Args:
             model: as it is built.
@@ -87,7 +90,9 @@ class Update(abc.ABC):
         Raises:
             ConfigError: at `update` or `training.freeze`.
         """
-        return
+        name = getattr(model, "update", None)
+        if isinstance(name, str):
+            raise ConfigError(("update", f"{type(model).__name__} is trained by update={name}"))
 
     @abc.abstractmethod
     def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
