@@ -139,7 +139,9 @@ class Component(Section):
 
         None of code whose version is stated.
         """
-        named = [value for value in self.arguments.values() if isinstance(value, dict) and "_target_" in value]
+        named = [
+            value for value in self.arguments.values() if isinstance(value, dict) and "_target_" in value
+        ]
         inner = [Component.model_validate(value).sources for value in named]
         own = {} if self.version is not None else digests(self.target)
         return functools.reduce(operator.or_, inner, own)

@@ -77,15 +77,17 @@ def _read(path: Path, classes: int) -> tuple[Tensor, Tensor]:
         if _IMAGES in found:
             images = load_state(path).weights[_IMAGES]
             if len(images) % classes:
-                raise _problem(f"{path} has {len(images)} examples, which are not as many of {classes} classes")
+                raise _problem(
+                    f"{path} has {len(images)} examples, which are not as many of {classes} classes"
+                )
             return images, torch.arange(classes).repeat_interleave(len(images) // classes)
     except ConfigError:
         raise
     except LthError as error:
         raise _problem(str(error)) from error
-    images, labels = found.get("images"), found.get("labels")
-    if images is None or labels is None:
+    if not {"images", "labels"} <= found.keys():
         raise _problem(f"{path} has no `images` and `labels`, and is no state of model=condensed")
+    images, labels = found["images"], found["labels"]
     if images.dtype != torch.float32 or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise _problem(f"{path}: images must be float32 [N, ...] and labels int64 [N]")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:

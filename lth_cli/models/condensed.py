@@ -18,8 +18,8 @@ class Condensed(nn.Module):
     """Synthetic examples of each class, and the network that is trained on them at the moment.
 
     Examples are as a network sees them, after normalisation, and start as noise N(0, 1). The weights of the network are
-    buffers: they belong to every state, and no optimizer steps on them; `update=gradient_matching` draws and trains them.
-    What the model answers is what that network answers.
+    buffers: they belong to every state, and no optimizer steps on them; `update=gradient_matching` draws and trains
+    them. What the model answers is what that network answers.
 
     Args:
         input_shape: of an example.
@@ -38,7 +38,12 @@ class Condensed(nn.Module):
     update = "gradient_matching"
 
     def __init__(
-        self, *, input_shape: tuple[int, ...], classes: int, network: schema.Model, per_class: PositiveInt = 10
+        self,
+        *,
+        input_shape: tuple[int, ...],
+        classes: int,
+        network: schema.Model,
+        per_class: PositiveInt = 10,
     ) -> None:
         super().__init__()
         self.classes, self.per_class = classes, per_class

@@ -1,7 +1,7 @@
 """Which runs build upon which: asked before a run is deleted or gets another name.
 
-A run keeps what it was made from (masks, teachers, starts, scores, condensed examples) once it has it, so one that is finished loses
-nothing with its source; one that is not may need it to go on.
+A run keeps what it was made from (masks, teachers, starts, scores, condensed examples) once it has it, so one that is
+finished loses nothing with its source; one that is not may need it to go on.
 """
 
 from __future__ import annotations

@@ -21,15 +21,16 @@ _SMALL = 1e-6
 
 
 class GradientMatching(Update):
-    """Dataset condensation with gradient matching (Zhao et al. 2021, arXiv:2006.05929, algorithm 1), for model=condensed.
+    """Dataset condensation with gradient matching (Zhao et al. 2021, arXiv:2006.05929, algorithm 1).
 
-    A step matches once: for each class of the batch, the gradients of the cross-entropy of its real and of its synthetic
-    examples by the weights of the network, with `gradient_distance`; the optimizer steps on the sum over classes by the
-    synthetic examples. Then the network is trained on all of these by plain gradient descent. Every `matches` steps
-    another network is drawn. Its weights are part of the state, so that a stopped training goes on to the same bytes.
+    A step matches once: for each class of the batch, the gradients of the cross-entropy of its real and of its
+    synthetic examples by the weights of the network, with `gradient_distance`; the optimizer steps on the sum over
+    classes by the synthetic examples. Then the network is trained on all of these by plain gradient descent. Every
+    `matches` steps another network is drawn. Its weights are part of the state, so that a stopped training goes on to
+    the same bytes.
 
-    Real examples are those of the batch; the authors draw as many of each class. With soft labels, an example is of the
-    class of its largest share.
+    Real examples are those of the batch; the authors draw as many of each class. With soft labels, an example is of
+    the class of its largest share. All is computed in float32.
 
     Args:
         matches: steps that a network serves, the authors' outer loop (10 at 10 examples a class, 50 at 50).
@@ -104,7 +105,7 @@ def matching_loss(model: Condensed, batch: Batch) -> Tensor:
     labels = batch["labels"]
     classes = labels.argmax(1) if labels.ndim == 2 else labels
     total = torch.zeros((), device=labels.device)
-    for label in classes.unique().tolist():
+    for label in torch.unique(classes).tolist():
         ours = model.examples[label]
         alike = labels.new_full((len(ours),), label, dtype=torch.int64)
         rows = classes == label
