@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fractions
-import functools
-import operator
 import re
 from typing import Annotated, Any
 
@@ -139,12 +137,11 @@ class Component(Section):
 
         None of code whose version is stated.
         """
-        named = [
-            value for value in self.arguments.values() if isinstance(value, dict) and "_target_" in value
-        ]
-        inner = [Component.model_validate(value).sources for value in named]
-        own = {} if self.version is not None else digests(self.target)
-        return functools.reduce(operator.or_, inner, own)
+        found = {} if self.version is not None else digests(self.target)
+        for value in self.arguments.values():
+            if isinstance(value, dict) and "_target_" in value:
+                found |= Component.model_validate(value).sources
+        return found
 
     @property
     def arguments(self) -> dict[str, Any]:

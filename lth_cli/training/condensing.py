@@ -120,7 +120,7 @@ def matching_loss(model: Condensed, batch: Batch) -> Tensor:
 
 
 def gradient_distance(synthetic: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Of gradients by the tensors of a network, 1 - cosine of each row of outputs, summed (ibid., equation 10); scalar.
+    """Of gradients by the tensors of a network, 1 - cosine of each row of outputs, summed; scalar.
 
     As in the authors' code, tensors of one dimension (biases, scales and shifts) do not count, and 1e-6 is added to the
     product of norms.

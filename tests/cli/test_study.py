@@ -147,14 +147,16 @@ claim: none
 overrides: {dataset: digits, training.length: 2it, evaluation.train: false, threads: 1}
 steps:
   made: {command: train, overrides: {model: condensed, update: gradient_matching, update.epochs: 1}}
-  on: {command: prune, from: [made], overrides: {dataset.condensed: "{made/}", pruning.rounds: 1, rewind.to: 0}}
-  real: {command: rewind, from: [on], overrides: {dataset.condensed: "null"}}
+  pruned: {command: prune, from: [made], overrides: {dataset.condensed: "{made/}", pruning.rounds: 1, rewind.to: 0}}
+  real: {command: rewind, from: [pruned], overrides: {dataset.condensed: "null"}}
 profiles: {quick: {}}
 """)
     shown = json.loads(_lth("study", "show", str(path), "--json"))["steps"]
     assert [one["trainings"] for one in shown.values()] == [1, 2, 1]
     _lth("study", "run", str(path), "-q")
-    configs = [read_yaml(tmp_path / "runs" / f"made-quick-{name}" / "config.yaml") for name in ("on", "real")]
+    configs = [
+        read_yaml(tmp_path / "runs" / f"made-quick-{name}" / "config.yaml") for name in ("pruned", "real")
+    ]
     assert [config["dataset"]["condensed"] for config in configs] == [
         str(tmp_path / "runs" / "made-quick-made"),
         None,
