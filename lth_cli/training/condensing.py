@@ -30,7 +30,7 @@ class GradientMatching(Update):
     the same bytes.
 
     Real examples are those of the batch; the authors draw as many of each class. With soft labels, an example is of
-    the class of its largest share. All is computed in float32.
+    the class of its largest share. None of it is computed in bf16.
 
     Args:
         matches: steps that a network serves, the authors' outer loop (10 at 10 examples a class, 50 at 50).
