@@ -182,7 +182,7 @@ def test_commands(lth, tmp_path):
         ([*CONDENSE, "model.network.hidden=wide"], "model.network.hidden"),
         (["dataset.condensed=runs/none"], "no folder of a run"),
         (
-            ["dataset=federated", "dataset.of=digits", "+dataset.condensed=runs/none"],
+            ["dataset=federated", "dataset.of=digits", "dataset.condensed=runs/none"],
             "examples with a label each",
         ),
     ],
