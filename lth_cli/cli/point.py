@@ -9,7 +9,7 @@ from lth_cli.cli.progress import make_observer
 from lth_cli.cli.signals import Signals
 from lth_cli.config.schema import Config
 from lth_cli.experiments import imp
-from lth_cli.experiments.kept_scores import with_kept_scores
+from lth_cli.experiments.kept_data import with_kept_data
 from lth_cli.experiments.loggers import check_loggers, with_loggers
 from lth_cli.experiments.rewind import rewind_task
 from lth_cli.experiments.session import Task, find_existing, open_session
@@ -35,7 +35,7 @@ def run_point(kind: str, config: Config, name: str, source: Run | None, signals:
     if existing is not None:
         # Another number of threads would give other bytes: what the run began with is used to its end.
         config = config.model_copy(update={key: existing.config[key] for key in ("device", "threads")})
-        config = with_kept_scores(config, existing)
+        config = with_kept_data(config, existing)
     check_loggers(config.loggers)
     task = make_task(kind, config, source, existing)
     with (

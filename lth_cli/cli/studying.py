@@ -172,7 +172,7 @@ class Runner:
         return Checked(point, loaded, None, run)
 
     def _answered(self, overrides: Sequence[str]) -> list[str]:
-        """Overrides with the folders of answers that they name.
+        """Overrides with the folders of answers and runs that they name.
 
         As long as one is not there, its override is left out, and whatever is set within it: the plan is checked and
         counted without.
@@ -191,11 +191,13 @@ class Runner:
         return found
 
     def _place(self, name: str) -> Path | None:
-        """The folder of an answer, where it is there."""
+        """The folder of an answer or a run, where it is there."""
         for step in self.plan.steps:
             for point in step.points:
                 if point.name == name:
                     (one,) = self._checked(step, [point])
+                    if one.question is None:
+                        return self.runs_dir / name if one.finished else None
                     stored = self._stored(one)
                     return None if stored is None else stored.path
         raise AssertionError(name)

@@ -23,7 +23,7 @@ from lth_cli.config.errors import ConfigError, LthError, RequestError
 from lth_cli.config.launching import Launcher
 from lth_cli.config.points import share_rewind_points
 from lth_cli.config.schema import Config
-from lth_cli.experiments.kept_scores import with_kept_scores
+from lth_cli.experiments.kept_data import with_kept_data
 from lth_cli.experiments.plan import make_plan
 from lth_cli.experiments.session import find_existing
 from lth_cli.launchers import local, slurm
@@ -148,7 +148,7 @@ def _check(
     for index, (point, run) in enumerate(zip(points, names, strict=True)):
         try:
             existing = find_existing(point.config, kind, run, None if source is None else source.info["id"])
-            here = point.config if existing is None else with_kept_scores(point.config, existing)
+            here = point.config if existing is None else with_kept_data(point.config, existing)
             trainings = checker.trainings(here, existing)
         except ConfigError as error:
             problems += [problem for problem in error.problems if problem not in problems]

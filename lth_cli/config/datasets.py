@@ -148,6 +148,11 @@ class Dataset(Component):
         description="Turn each image by one of four angles, drawn by seeds.split; its label is which (Gidaris et al. "
         "2018, arXiv:1803.07728).",
     )
+    condensed: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Folder of a run of model=condensed, or a file of safetensors (images, labels), whose examples "
+        "take the place of the training set.",
+    )
     normalize: Normalize | None = Field(None, description="Null leaves inputs as loaded.")
     augment: Augment = Augment()
 

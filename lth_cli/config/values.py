@@ -133,8 +133,15 @@ class Component(Section):
 
     @property
     def sources(self) -> dict[str, str]:
-        """Digests of the modules of a person's own behind the target, by name; none where a version is stated."""
-        return {} if self.version is not None else digests(self.target)
+        """Digests of the modules of a person's own behind the target, and those that arguments name, by module.
+
+        None of code whose version is stated.
+        """
+        found = {} if self.version is not None else digests(self.target)
+        for value in self.arguments.values():
+            if isinstance(value, dict) and "_target_" in value:
+                found |= Component.model_validate(value).sources
+        return found
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from lth_cli.config import schema
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.targets import check_arguments, locate
 from lth_cli.data.batches import Data
+from lth_cli.data.condensed import with_condensed
 from lth_cli.data.fields import FieldData
 from lth_cli.data.scores import difficulty
 from lth_cli.data.select import select
@@ -41,6 +42,8 @@ def prepare(
     loaded = load(config, place)
     if isinstance(loaded, Arrays):
         check_arrays(loaded, config.target)
+        if config.condensed is not None:
+            loaded = with_condensed(loaded, config)
         labels = loaded.train_labels, loaded.test_labels
         selections, classes = select(
             *labels, loaded.classes, config, split_seed, difficulty(config, loaded, split_seed)
@@ -50,8 +53,10 @@ def prepare(
         )
     if isinstance(loaded, Fields):
         check_fields(loaded, config.target)
+        _refuse_condensed(config)
         return FieldData(loaded, config, split_seed, device=device, evaluation_batch=evaluation_batch)
     check_files(loaded, config.target)
+    _refuse_condensed(config)
     labels = loaded.train.labels, loaded.test.labels
     selections, classes = select(
         *labels, loaded.classes, config, split_seed, difficulty(config, loaded, split_seed)
@@ -65,6 +70,13 @@ def prepare(
         evaluation_batch=evaluation_batch,
         workers=place.workers,
     )
+
+
+def _refuse_condensed(config: schema.Dataset) -> None:
+    if config.condensed is not None:
+        raise ConfigError(
+            ("dataset.condensed", f"is for examples with a label each, in memory; {config.target} has others")
+        )
 
 
 def load(config: schema.Dataset, place: Place) -> Arrays | Files | Fields:

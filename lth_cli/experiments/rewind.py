@@ -27,7 +27,7 @@ from lth_cli.experiments.imp import (
     train_control,
     train_dense,
 )
-from lth_cli.experiments.kept_scores import with_kept_scores
+from lth_cli.experiments.kept_data import with_kept_data
 from lth_cli.experiments.plan import Plan, differences, make_plan, plan_of_stored
 from lth_cli.experiments.recorded import noted_teachers
 from lth_cli.experiments.session import Session, Task, stored_config
@@ -181,7 +181,7 @@ def _open_source(run: Run, plan: Plan, numbers: list[int]) -> SourceRun:
         "Its weights and masks belong to the former code: put that back, or name the new by another import path",
     )
     note = run.info.get("source", {})
-    stored = with_kept_scores(validate(note.get("config") or run.config), run)
+    stored = with_kept_data(validate(note.get("config") or run.config), run)
     # Places are this person's; where to rewind to is what is asked now.
     here = {name: getattr(plan.config, name) for name in ("data", "rewind", "checkpoint", "sparse_training")}
     stored = stored.model_copy(update=here)

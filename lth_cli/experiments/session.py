@@ -20,7 +20,7 @@ from lth_cli.config.metrics import Metric, noting
 from lth_cli.config.named import SURROUNDINGS
 from lth_cli.config.schema import Config
 from lth_cli.experiments.environment import describe_machine, git_commit, own_code_git
-from lth_cli.experiments.kept_scores import keep_scores, with_kept_scores, without_places_of_scores
+from lth_cli.experiments.kept_data import keep_data, with_kept_data, without_places_of_data
 from lth_cli.experiments.ledger import ledger
 from lth_cli.experiments.plan import Plan, Taken, differences
 from lth_cli.experiments.predictions import keep_predictions
@@ -420,14 +420,14 @@ def stored_config(run: Run) -> Config:
         RequestError: when it is not a config this release understands.
     """
     try:
-        return with_kept_scores(validate(run.config), run)
+        return with_kept_data(validate(run.config), run)
     except ConfigError as error:
         raise RequestError(f"{run.path / 'config.yaml'} is not a config of this release: {error}") from error
 
 
 def comparable(config: Config) -> dict[str, Any]:
     """The plain config without what may change between two runs of the same command."""
-    plain = without_places_of_scores(config).model_dump(mode="json")
+    plain = without_places_of_data(config).model_dump(mode="json")
     return {key: value for key, value in plain.items() if key not in _FREE_KEYS}
 
 
@@ -454,7 +454,7 @@ def open_session(
     remember([config.model_dump(mode="json"), (task.source or {}).get("config", {}), *taught])
     with run.lock().acquire(), trainers() as make_trainer:
         run.clear_leftovers()
-        keep_scores(config, run)
+        keep_data(config, run)
         run.update(state="running", error=None, diverged=None, trainings=task.trainings)
         observer.opened(run)
         observer.measured_by(task.plan.metrics[0])

@@ -20,11 +20,12 @@ from lth_cli.store.runs import Run
 # Where the code that a stored config names may come from without a person's word for it.
 _TRUSTED = {
     "model": ("lth_cli.models.", "torchvision.models."),
+    "model.network": ("lth_cli.models.", "torchvision.models."),
     "dataset": ("lth_cli.data.",),
     "objective": ("lth_cli.objectives.",),
     "evaluation.metrics": ("lth_cli.objectives.text_metrics.",),
     "optimizer": ("torch.optim.", "lth_cli.training.decoupled_sgd."),
-    "update": ("lth_cli.training.updates.",),
+    "update": tuple(f"lth_cli.training.{name}." for name in ("updates", "spreme", "condensing")),
     "sparse_training": ("lth_cli.pruning.policies.", "lth_cli.pruning.straight_through."),
     "schedule": ("lth_cli.training.schedules.",),
     "distillation.model": ("lth_cli.models.", "torchvision.models."),

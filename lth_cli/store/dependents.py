@@ -1,7 +1,7 @@
 """Which runs build upon which: asked before a run is deleted or gets another name.
 
-A run keeps what it was made from (masks, teachers, starts, scores) once it has it, so one that is finished loses
-nothing with its source; one that is not may need it to go on.
+A run keeps what it was made from (masks, teachers, starts, scores, condensed examples) once it has it, so one that is
+finished loses nothing with its source; one that is not may need it to go on.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from lth_cli.config.errors import LthError
 from lth_cli.store.analyses import StoredAnalysis
+from lth_cli.store.examples import kept_examples
 from lth_cli.store.files import entries
 from lth_cli.store.holder import Life
 from lth_cli.store.locks import Lock, Locked
@@ -104,12 +105,16 @@ def _of_run(run: Run, run_id: str, own: set[str], other: Run) -> Iterator[Depend
     named = [name for name in _named_teachers(other) if name not in kept and _names(name, run)]
     if taught or named:
         yield Dependent(f"{other.name} learns from it", unfinished and bool(named))
-    for scores in _named_scores(other.config):
+    for scores in _named(other.config, "scores"):
         if Path(scores).expanduser().resolve().is_relative_to(run.path.resolve()):
             there = StoredAnalysis(other.path / ANALYSES / Path(scores).name).finished
             yield Dependent(
                 f"the data of {other.name} are chosen by an analysis of it", unfinished and not there
             )
+    for condensed in _named(other.config, "condensed"):
+        if Path(condensed).expanduser().resolve().is_relative_to(run.path.resolve()):
+            there = kept_examples(other, condensed) is not None
+            yield Dependent(f"the data of {other.name} are its examples", unfinished and not there)
     for path in entries(other.path / ANALYSES):
         answer = StoredAnalysis(path)
         if not path.is_dir():
@@ -152,14 +157,14 @@ def _names(reference: str, run: Run) -> bool:
     return name == run.name or ("/" in name and Path(name).resolve() == run.path.resolve())
 
 
-def _named_scores(values: Any) -> Iterator[str]:
-    """Every `scores` that a config names."""
+def _named(values: Any, wanted: str) -> Iterator[str]:
+    """Every value of a key, `scores` or `condensed`, in a config."""
     if not isinstance(values, dict):
         return
     for key, value in values.items():
-        if key == "scores" and isinstance(value, str):
+        if key == wanted and isinstance(value, str):
             yield value
-        yield from _named_scores(value)
+        yield from _named(value, wanted)
 
 
 def _mentions(labels: Any, name: str) -> bool:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from lth_cli.config.errors import LthError
 from lth_cli.store.analyses import StoredAnalysis
+from lth_cli.store.examples import FOLDER as EXAMPLES
+from lth_cli.store.examples import damaged_examples
 from lth_cli.store.files import Damaged, Gone, entries, sha256_file
 from lth_cli.store.formats import NewerFormat
 from lth_cli.store.lines import read_lines, read_sealed_lines
@@ -48,7 +50,7 @@ def verify_run(run: Run) -> list[Fault]:
     Checksums of the config, the results of a finished run, masks, metrics and checkpoints; mask shapes and
     densities as recorded; masks nested from round to round; pruned weights exactly zero; start states equal
     to mask x the state they were started from, where the run has that state. Checksums of finished
-    analyses and of teachers.
+    analyses, of teachers, and of condensed examples that the data are made of.
     """
     faults = list(_run_files(run))
     stored = _stored_states(run)
@@ -70,6 +72,10 @@ def verify_run(run: Run) -> list[Fault]:
                 if branch is None and masks is not None and _is_nested(round_):
                     faults += _nested(round_, before, masks)
                     before = masks
+    try:
+        faults += [Fault(path, "it is not what was kept") for path in damaged_examples(run)]
+    except LthError as error:
+        faults.append(fault_of(run.path / EXAMPLES, error))
     for answer in StoredAnalysis.all_of(run):
         try:
             faults += [Fault(*fault) for fault in answer.faults()]

@@ -24,11 +24,11 @@ _TAKES = {
 }
 _UNUSED = {"train": ("pruning", "rewind", "controls", "control", "rounds"), "prune": ("control", "rounds")}
 _OF_STEP = re.compile(r"(?P<step>[a-z][a-z0-9_]*):(?P<override>[^:].*)", re.DOTALL)
-_REFERENCE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_REFERENCE = re.compile(r"\{([a-z][a-z0-9_]*)(/?)\}")
 TRIAL = "trial"
 """Label of a point of quasi-random values: which of them."""
 ANSWER = re.compile(r"\{answer:([^{}]+)\}")
-"""In overrides, where the folder of an answer goes once it is there: the name of its point."""
+"""In overrides, where the folder of an answer or a run goes once it is there: the name of its point."""
 _MOST_POINTS = 10_000
 
 
@@ -273,7 +273,7 @@ def _refer(
 ) -> tuple[list[str], tuple[str, ...]]:
     """Overrides with the names of runs in the place of `{step}`: those whose swept values agree with the point's.
 
-    In the place of a step of analyze comes the mark of `ANSWER`.
+    In the place of a step of analyze, and of `{step/}`, comes the mark of `ANSWER`.
     """
     refers: list[str] = []
 
@@ -288,10 +288,10 @@ def _refer(
         if not fitting:
             raise ConfigError((f"steps.{step}", f"{match[0]} has no run with {dict(labels)}"))
         refers.extend(fitting)
-        if known[match[1]].command != "analyze":
+        if known[match[1]].command != "analyze" and not match[2]:
             return ",".join(fitting)
         if len(fitting) > 1:
-            raise ConfigError((f"steps.{step}", f"{match[0]} has {len(fitting)} answers to {dict(labels)}"))
+            raise ConfigError((f"steps.{step}", f"{match[0]} has {len(fitting)} folders for {dict(labels)}"))
         return f"{{answer:{fitting[0]}}}"
 
     filled = [_REFERENCE.sub(runs, text) for text in overrides]

@@ -74,7 +74,9 @@ class Step(_Part):
     """One command of the plan, with all it is swept over."""
 
     command: Literal["train", "prune", "rewind", "analyze"]
-    overrides: Overrides = Field([], description="KEY=VALUE; {step} is the run of a step in `from`.")
+    overrides: Overrides = Field(
+        [], description="KEY=VALUE; {step} is the run of a step in `from`, {step/} its folder."
+    )
     sweep: Sweep = Field({}, description="Values by key; every combination is a point.")
     trials: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         None, description="How many quasi-random values are tried of keys that `sweep` gives a range."

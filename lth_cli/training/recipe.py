@@ -281,6 +281,9 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
                 f"sees all; write {examples} or more",
             )
         )
+    if made.update.own_loss and (training.label_smoothing or config.objective.loss is not None):
+        key = "training.label_smoothing" if training.label_smoothing else "objective.loss"
+        raise ConfigError((key, f"has no part in {config.update.target}, which minimises a loss of its own"))
     if made.policy is not None and made.update.keeps_weights:
         raise ConfigError(
             (

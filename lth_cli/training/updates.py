@@ -67,10 +67,12 @@ class Update(abc.ABC):
         several_processes: whether it can train in several. It can where it takes gradients from `Live.gradients`
             alone and draws nothing, so that all processes come to the same weights.
         whole_batches: whether a model answers the batch as a whole, as answers of teachers that are kept are of it.
-        keeps_weights: whether it keeps weights in `Live.memory`, which masks that change would not reach.
+        keeps_weights: whether it keeps weights in `Live.memory` or steps without `Live.gradients`, so that masks that
+            change would not reach them.
         sees_all: whether every batch must hold all training examples.
         numerics: of this update alone, raised whenever a release changes what it computes, so that old states are never
             mistaken for new ones.
+        own_loss: whether it minimises a loss of its own, in which the objective's, and teachers, have no part.
         passes: how often a step takes gradients of each example, for the count of multiply-adds.
     """
 
@@ -79,10 +81,11 @@ class Update(abc.ABC):
     keeps_weights: ClassVar[bool] = False
     sees_all: ClassVar[bool] = False
     numerics: ClassVar[int] = 1
+    own_loss: ClassVar[bool] = False
     passes: int = 1
 
     def check(self, model: nn.Module, frozen: Collection[str]) -> None:
-        """Refuse a model that it cannot train, before anything is.
+        """Refuse a model that it cannot train, before anything is; here, one that names another update (`update`).
 
         Args:
             model: as it is built.
@@ -91,7 +94,9 @@ class Update(abc.ABC):
         Raises:
             ConfigError: at `update` or `training.freeze`.
         """
-        return
+        name = getattr(model, "update", None)
+        if isinstance(name, str):
+            raise ConfigError(("update", f"{type(model).__name__} is trained by update={name}"))
 
     def check_data(self, spec: Spec) -> None:
         """Refuse data that it cannot train on, before anything is trained.

@@ -8,6 +8,7 @@ from lth_cli.cli.main import app
 from lth_cli.cli.studying import Runner
 from lth_cli.config.errors import ConfigError, LthError
 from lth_cli.store.sweeps import Sweep, folder_of
+from lth_cli.store.yamls import read_yaml
 from lth_cli.studies.finding import find
 from lth_cli.studies.plan import make_plan
 
@@ -133,3 +134,30 @@ def test_points_that_ended_on_a_cluster_are_submitted_again_by_hand_alone(
     monkeypatch.setattr("lth_cli.launchers.slurm.job_states", lambda jobs: {"7_0": "COMPLETED"})
     with pytest.raises(LthError, match=r"1 of 1 points ended unfinished.*diverged.*submits them again"):
         runner.run(runner.check(), again=False)
+
+
+def test_data_that_a_step_makes_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Checked and counted without `{step/}` as long as that run is not there."""
+    monkeypatch.setenv("LTH_RUNS_DIR", str(tmp_path / "runs"))
+    path = tmp_path / "made.yaml"
+    path.write_text("""
+about: data made by a step
+paper: none
+claim: none
+overrides: {dataset: digits, training.length: 2it, evaluation.train: false, threads: 1}
+steps:
+  made: {command: train, overrides: {model: condensed, update: gradient_matching, update.epochs: 1}}
+  pruned: {command: prune, from: [made], overrides: {dataset.condensed: "{made/}", pruning.rounds: 1, rewind.to: 0}}
+  real: {command: rewind, from: [pruned], overrides: {dataset.condensed: "null"}}
+profiles: {quick: {}}
+""")
+    shown = json.loads(_lth("study", "show", str(path), "--json"))["steps"]
+    assert [one["trainings"] for one in shown.values()] == [1, 2, 1]
+    _lth("study", "run", str(path), "-q")
+    configs = [
+        read_yaml(tmp_path / "runs" / f"made-quick-{name}" / "config.yaml") for name in ("pruned", "real")
+    ]
+    assert [config["dataset"]["condensed"] for config in configs] == [
+        str(tmp_path / "runs" / "made-quick-made"),
+        None,
+    ]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lth_cli.config import sources
+from lth_cli.config.schema import Model
 from lth_cli.store.runs import Run
 
 MODEL = '''
@@ -239,3 +240,15 @@ def test_a_mistake_is_told_with_its_place(lth, write: Write) -> None:
     write(own_net=MODEL.replace("x.flatten(1)", "x.flatten(1)[:, :9]"))
     done = lth("train", "~model.hidden", "model._target_=own_net.Net")
     assert done.code == 2 and re.search(r"does not fit .*\.py:\d+\)", done.err)
+
+
+def test_code_that_an_argument_names_is_part_of_what_was_trained(write: Write) -> None:
+    """As the network of model=condensed; a stated version takes its place there, too."""
+    network = {"_target_": "own_net.Net"}
+    model = {"_target_": "lth_cli.models.condensed.Condensed", "network": network}
+    before = Model.model_validate(model).sources
+    assert set(before) == {"own_net", "own_parts.layers"}
+    write(own_net=MODEL.replace("hidden=8", "hidden=9"))
+    after = Model.model_validate(model).sources
+    assert after["own_net"] != before["own_net"]
+    assert not Model.model_validate({**model, "network": {**network, "_version_": 1}}).sources

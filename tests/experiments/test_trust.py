@@ -15,7 +15,7 @@ from lth_cli.experiments.trust import _foreign
 
 OPTIONS = [
     path
-    for group in ("dataset", "model", "optimizer", "schedule")
+    for group in ("dataset", "model", "update", "optimizer", "schedule")
     for path in packaged_configs().glob(f"{group}/*.yaml")
 ]
 
