@@ -26,7 +26,7 @@ def test_peak_of_20_rounds_is_that_of_3(zygote, tmp_path):
     for rounds in (3, 20):
         place = tmp_path / str(rounds)
         command = PRUNE.with_(*_LARGE, f"pruning.rounds={rounds}")
-        outcome = zygote.run(place, command, code=_MEASURE)
+        outcome = zygote.run(place, command, code=_MEASURE, timeout=300.0)
         assert outcome.code == 0, outcome.output
         peaks[rounds] = int((place / "peak.txt").read_text())
         shutil.rmtree(place)

@@ -17,6 +17,7 @@ from lth_cli.models.vision_transformer import VisionTransformer
 from lth_cli.objectives.teacher_losses import similarities
 from lth_cli.store.trajectories import TrajectoryStore
 from lth_cli.training.loop import Trainer, initial_state
+from lth_cli.training.trajectory import Teacher
 
 VIT = ("model=vit_small", "model.patch=2", "model.width=16", "model.depth=2")
 
@@ -108,8 +109,7 @@ def test_a_teacher_with_as_many_patches_in_another_grid_is_refused():
     plan = make_plan(load("train", overrides).config)
     model = plan.config.model.model_dump(mode="json")
     like, other = (
-        SimpleNamespace(label="it", teacher=SimpleNamespace(input_shape=shape, model=model))
-        for shape in ((1, 8, 8), (1, 4, 16))
+        SimpleNamespace(label="it", teacher=Teacher(None, model, shape)) for shape in ((1, 8, 8), (1, 4, 16))
     )
     _check_patches([like], plan)
     with pytest.raises(ConfigError, match="the same grid of patches: the student 4 x 4, it 2 x 8"):
