@@ -51,12 +51,14 @@ def prepare(
         return TensorData(
             loaded, selections, classes, config, device=device, evaluation_batch=evaluation_batch
         )
+    if config.condensed is not None:
+        raise ConfigError(
+            ("dataset.condensed", f"is for examples with a label each, in memory; {config.target} has others")
+        )
     if isinstance(loaded, Fields):
         check_fields(loaded, config.target)
-        _refuse_condensed(config)
         return FieldData(loaded, config, split_seed, device=device, evaluation_batch=evaluation_batch)
     check_files(loaded, config.target)
-    _refuse_condensed(config)
     labels = loaded.train.labels, loaded.test.labels
     selections, classes = select(
         *labels, loaded.classes, config, split_seed, difficulty(config, loaded, split_seed)
@@ -70,13 +72,6 @@ def prepare(
         evaluation_batch=evaluation_batch,
         workers=place.workers,
     )
-
-
-def _refuse_condensed(config: schema.Dataset) -> None:
-    if config.condensed is not None:
-        raise ConfigError(
-            ("dataset.condensed", f"is for examples with a label each, in memory; {config.target} has others")
-        )
 
 
 def load(config: schema.Dataset, place: Place) -> Arrays | Files | Fields:

@@ -65,13 +65,6 @@ def with_teachers(plan: Plan, run: Run | None = None, source: Run | None = None)
                 f"{section.sample} cannot be drawn from {count} teacher{'s' * (count > 1)}",
             )
         )
-    if plan.dense.recipe.update.own_loss and count:
-        raise ConfigError(
-            (
-                "distillation.teachers",
-                f"have no part in {plan.config.update.target}, which minimises a loss of its own",
-            )
-        )
     _check_patches(found, plan)
     taught = dataclasses.replace(plan, teachers=tuple(found))
     return dataclasses.replace(taught, dense=taught.distilled(taught.dense, {}))

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from lth_cli.config.errors import ConfigError
 from lth_cli.config.seeds import derive_seed
+from lth_cli.config.spec import Spec
 from lth_cli.data.batches import Batch
 from lth_cli.models.condensed import Condensed
 from lth_cli.training.updates import Live, Update
@@ -40,7 +41,6 @@ class GradientMatching(Update):
         seed: of the networks and the order in which they see the examples.
     """
 
-    needs = ("inputs", "labels")
     own_loss = True
     keeps_weights = True
 
@@ -62,6 +62,13 @@ class GradientMatching(Update):
             raise ConfigError(
                 ("update", f"gradient_matching trains model=condensed, not {type(model).__name__}")
             )
+
+    def check_data(self, spec: Spec) -> None:
+        """Refuse data that are no inputs with a label each. Raises ConfigError."""
+        if missing := [name for name in ("inputs", "labels") if name not in spec.shapes]:
+            there = ", ".join(spec.shapes)
+            problem = f"gradient_matching needs {', '.join(missing)} of the data; this data set has {there}"
+            raise ConfigError(("update", problem))
 
     def __call__(self, training: Live, batch: Batch, step: int) -> Tensor:
         """See `Update`; returns the distance, summed over classes."""

@@ -281,9 +281,14 @@ def recipe(config: schema.Config, data: Data, execution: Execution) -> Recipe:
                 f"sees all; write {examples} or more",
             )
         )
-    if made.update.own_loss and (training.label_smoothing or config.objective.loss is not None):
-        key = "training.label_smoothing" if training.label_smoothing else "objective.loss"
-        raise ConfigError((key, f"has no part in {config.update.target}, which minimises a loss of its own"))
+    elsewhere = {
+        "training.label_smoothing": training.label_smoothing,
+        "objective.loss": config.objective.loss,
+        "distillation.teachers": config.distillation.teachers,
+    }
+    if made.update.own_loss and (named := [key for key, value in elsewhere.items() if value]):
+        problem = f"has no part in {config.update.target}, which minimises a loss of its own"
+        raise ConfigError(*((key, problem) for key in named))
     if made.policy is not None and made.update.keeps_weights:
         raise ConfigError(
             (

@@ -13,9 +13,10 @@ from torch.nn import functional
 from lth_cli.config import schema
 from lth_cli.config.compose import load
 from lth_cli.config.errors import ConfigError
+from lth_cli.config.spec import Spec
 from lth_cli.experiments.plan import make_plan
 from lth_cli.models.condensed import Condensed
-from lth_cli.training.condensing import gradient_distance, matching_loss
+from lth_cli.training.condensing import GradientMatching, gradient_distance, matching_loss
 from lth_cli.training.engine import Interrupted
 from lth_cli.training.loop import Trainer, initial_state
 
@@ -177,6 +178,7 @@ def test_commands(lth, tmp_path):
         (["model=condensed"], "Condensed is trained by update=gradient_matching"),
         (["update=gradient_matching"], "trains model=condensed, not MLP"),
         ([*CONDENSE, "training.label_smoothing=0.1"], "has no part in"),
+        ([*CONDENSE, "distillation.teachers=[run:0]"], "distillation.teachers: has no part in"),
         ([*CONDENSE, "sparse_training=rigl"], "sparse_training"),
         ([*CONDENSE, "~model.network.hidden", "model@model.network=resnet20"], "model.network"),
         ([*CONDENSE, "model.network.hidden=wide"], "model.network.hidden"),
@@ -225,3 +227,8 @@ def test_a_network_sees_the_examples_as_they_were_condensed(tmp_path):
         torch.equal(one["inputs"], other["inputs"])
         for one, other in zip(data.evaluation("test"), whole.evaluation("test"), strict=True)
     )
+
+
+def test_data_without_labels_are_refused():
+    with pytest.raises(ConfigError, match="needs labels of the data; this data set has inputs, targets"):
+        GradientMatching().check_data(Spec({"inputs": (2,), "targets": (1,)}, {}))
