@@ -243,11 +243,11 @@ class Runner:
         for one in left:
             assert one.composed is not None
             config = one.composed.config
-            plan = make_plan(config)
             if step.command == "rewind" or one.point.refers:
-                count = _rounds(config, step.command)
+                plan, count = make_plan(config), _rounds(config, step.command)
             else:
-                count = make_task(step.command, config, None, one.run).trainings
+                task = make_task(step.command, config, None, one.run)
+                plan, count = task.plan, task.trainings
             done = 0 if one.run is None else _recorded(one.run)
             remaining = max(0, count - done)
             retraining = plan.end - plan.first_step

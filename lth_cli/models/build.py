@@ -38,6 +38,9 @@ _SUPPLIED = {
 _READ_PACKAGES = {"torch", "torchvision", "lth_cli"}
 _ALWAYS_RANDOM = (nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 
+# What was tried in this process and fits: a study or sweep builds a network for each of its points.
+_FITTING: set[tuple[Any, ...]] = set()
+
 _CHANNEL_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -45,7 +48,7 @@ def build(config: schema.Model, interface: Interface, init_seed: int) -> nn.Modu
     """Build and initialise a model on the CPU: the same bytes for the same seed.
 
     The global random state is left as it was. Before it is returned the model is tried on two examples of
-    zeros, in evaluation mode.
+    zeros, in evaluation mode, unless one like it was.
 
     Args:
         config: the architecture, its arguments, and the initialiser.
@@ -81,7 +84,12 @@ def build(config: schema.Model, interface: Interface, init_seed: int) -> nn.Modu
                 ("model._target_", f"{config.target} returned {type(model).__name__}, not a torch.nn.Module")
             )
         # Inside the seeded block and before initialising, because lazy modules draw their parameters here.
-        check_fit(model, config.target, interface)
+        made_of = (function, repr(sorted(arguments.items())), interface.plain)
+        if made_of not in _FITTING:
+            drawn = not any(map(is_lazy, model.parameters()))
+            check_fit(model, config.target, interface)
+            if drawn and is_known(model):  # what others wrote may change in its first pass
+                _FITTING.add(made_of)
     initialize(model, config.init, init_seed)
     return model
 
