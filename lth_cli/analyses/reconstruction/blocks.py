@@ -12,6 +12,7 @@ from torch.nn import functional
 
 Call = Callable[[nn.Module, Tensor], Tensor]
 """What a block makes of activations [B, L, width]."""
+_LIKELIEST = 50
 
 
 class _Caught(Exception):
@@ -108,13 +109,13 @@ def grams(
     return [sums[number] / len(activations) for number in range(len(layers))]
 
 
-def error(call: Call, blocks: Sequence[nn.Module], inputs: Tensor, targets: Tensor, batch: int) -> float:
-    """Mean squared difference between what blocks make of inputs and targets, both [N, L, width]."""
+def error(answered: Tensor, wanted: Tensor, batch: int) -> float:
+    """Mean squared difference between activations [N, L, width]."""
     parts = [
-        functional.mse_loss(passed(call, blocks, given, batch), wanted, reduction="sum")
-        for given, wanted in zip(torch.split(inputs, batch), torch.split(targets, batch), strict=True)
+        functional.mse_loss(ours, theirs, reduction="sum")
+        for ours, theirs in zip(torch.split(answered, batch), torch.split(wanted, batch), strict=True)
     ]
-    return torch.stack(parts).double().sum().item() / targets.numel()
+    return torch.stack(parts).double().sum().item() / wanted.numel()
 
 
 def train(
@@ -170,8 +171,8 @@ def written(
 ) -> Tensor:
     """Texts that a causal model writes, int64 [count, length] on the CPU.
 
-    Each begins with a random token and four that are likeliest; the rest is drawn. A text goes on beyond an end
-    token, and is kept in whatever language.
+    Each begins with a random token and four that are likeliest; the rest is drawn, each of the 50 likeliest, as in the
+    authors' code by the library's default. A text goes on beyond an end token, and is kept in whatever language.
     """
     library = cast(Any, type(model).__mro__[1])
     device = next(model.parameters()).device
@@ -187,7 +188,8 @@ def written(
             if place <= 4:
                 last = logits.argmax(1, keepdim=True)
             else:
-                last = logits.softmax(1).multinomial(1, generator=generator)
+                likeliest, numbers = logits.topk(min(_LIKELIEST, vocabulary))
+                last = numbers.gather(1, likeliest.softmax(1).multinomial(1, generator=generator))
             texts = torch.cat([texts, last], 1)
         found.append(texts)
     return torch.cat(found)

@@ -43,10 +43,11 @@ def _threshold(score: Tensor, sparsity: float) -> Tensor:
 
 
 def _of_pattern(score: Tensor, pattern: str) -> Tensor:
+    """Of equal scores, as weights of few bits have them, the first is kept, whatever the device."""
     kept, of = map(int, pattern.split(":"))
     groups = torch.unflatten(score, 1, (-1, of))
-    gone = groups.topk(of - kept, dim=2, largest=False).indices
-    return torch.ones_like(groups, dtype=torch.bool).scatter_(2, gone, False).flatten(1)
+    best = groups.argsort(dim=2, descending=True, stable=True)[..., :kept]
+    return torch.zeros_like(groups, dtype=torch.bool).scatter_(2, best, True).flatten(1)
 
 
 def _sparsegpt(weight: Tensor, gram: Tensor, sparsity: float, pattern: str) -> tuple[Tensor, Tensor]:

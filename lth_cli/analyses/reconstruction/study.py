@@ -34,11 +34,12 @@ from lth_cli.analyses.request import Answer, NamedState, Request, Study, circums
 from lth_cli.analyses.work import Work
 from lth_cli.config.errors import RequestError
 from lth_cli.config.seeds import derive_seed
+from lth_cli.experiments.recorded import Recorded
 from lth_cli.objectives.language import NextToken
 from lth_cli.store.analyses import Row
 from lth_cli.store.files import Damaged
 from lth_cli.store.tensors import read_tensors, write_tensors
-from lth_cli.training.evaluate import drawn
+from lth_cli.training.evaluate import Metrics, drawn, evaluate
 from lth_cli.training.restore import restore
 
 _KIND = "block"
@@ -76,10 +77,16 @@ def prepare(request: Request, asked: Settings) -> Study:
                 raise RequestError(
                     f"analysis.pattern={asked.pattern}: {layer} has {inputs} inputs, no multiple of {of}"
                 )
+    subset = state.recorded.plan.config.evaluation.subset
     return Study(
         "reconstruction",
         request.runs[0],
-        {**settings(asked, "state"), "state": state.identity, **circumstances(state.recorded)},
+        {
+            **settings(asked, "state"),
+            "state": state.identity,
+            **circumstances(state.recorded),
+            **({} if subset is None else {"evaluation_subset": subset}),
+        },
         {"states": [state.label]},
         functools.partial(_answer, asked=asked, state=state),
         parts=len(blocks),
@@ -90,9 +97,9 @@ def _answer(work: Work, *, asked: Settings, state: NamedState) -> Answer:
     recorded = state.recorded
     model = work.network(recorded)
     restore(model, work.state(recorded, state.step))
-    before = work.once("dense", lambda: work.evaluate(model, recorded, "test"))
+    before = work.once("dense", lambda: _known(state) or _evaluated(work, model, recorded))
     rows = _Reconstruction(work, asked, state, model).run()
-    after = work.once("pruned", lambda: work.evaluate(model, recorded, "test"))
+    after = work.once("pruned", lambda: _evaluated(work, model, recorded))
     layers = [layer for block in blocks_of(model) for layer in linear_layers(block).values()]
     weights = [cast(Tensor, layer.weight) for layer in layers]
     density = sum(int(weight.count_nonzero()) for weight in weights) / sum(map(torch.numel, weights))
@@ -117,7 +124,25 @@ def _answer(work: Work, *, asked: Settings, state: NamedState) -> Answer:
         f"{density:.1%} of the blocks' weights, {before['perplexity']:.2f} dense; last block's error "
         f"{rows[-1]['calibration_error']:.3g} in calibration, {rows[-1]['test_error']:.3g} on test texts",
     ]
-    return Answer({"blocks": rows}, summary, headline)
+    return Answer({"blocks": rows, "network": [cast(Row, summary)]}, summary, headline)
+
+
+def _known(state: NamedState) -> Metrics | None:
+    """What the run measured of the dense network, where it did."""
+    wanted = state.step, "test", state.recorded.plan.config.evaluation.subset
+    for line in state.recorded.round.metrics():
+        if (line["step"], line["split"], line.get("subset")) == wanted:
+            return {name: line[name] for name in ("loss", "perplexity")}
+    return None
+
+
+def _evaluated(work: Work, model: nn.Module, recorded: Recorded) -> Metrics:
+    """On the test texts that the run's `evaluation.subset` leaves, the same as there."""
+    dense, subset = recorded.plan.dense, recorded.plan.config.evaluation.subset
+    order = drawn(dense.data, "test", subset, dense.recipe.seeds["split"])
+    return evaluate(
+        model, dense.recipe.objective, dense.data, "test", dense.execution, work.should_stop, order
+    )
 
 
 class _Reconstruction:
@@ -220,14 +245,13 @@ class _Reconstruction:
         batch, done, dense = self._asked.batch_size, [self._blocks[number]], [self._dense.pop(number)]
         self._dense_given = passed(self._call, dense, self._dense_given, batch)
         self._dense_test = passed(self._call, dense, self._dense_test, batch)
-        row: Row = {
-            "block": number,
-            "calibration_error": error(self._call, done, self._given, self._dense_given, batch),
-            "test_error": error(self._call, done, self._test, self._dense_test, batch),
-        }
         self._given = passed(self._call, done, self._given, batch)
         self._test = passed(self._call, done, self._test, batch)
-        return row
+        return {
+            "block": number,
+            "calibration_error": error(self._given, self._dense_given, batch),
+            "test_error": error(self._test, self._dense_test, batch),
+        }
 
     def _path(self, number: int) -> Path:
         return self._work.stored.path / f".block_{number + 1:04d}"

@@ -69,6 +69,8 @@ def test_masks_by_definition():
     wanda = pruned("wanda", weight, gram, 0.5, "unstructured")[1]
     assert wanda.tolist() == [[True, False, True, False], [True, True, False, False]]
     assert pruned("wanda", weight, gram, 0.5, "2:4")[1].tolist() == wanda.tolist()
+    ties = pruned("magnitude", torch.tensor([[1.0, -1.0, 1.0, 1.0]]), gram, 0.5, "2:4")[1]
+    assert ties.tolist() == [[True, True, False, False]]
     magnitude = pruned("magnitude", weight, gram, 0.25, "unstructured")[1]
     assert magnitude.tolist() == [[False, False, True, True], [True, True, False, False]]
 
@@ -99,6 +101,19 @@ def test_reconstruction_lowers_the_error(lth, tmp_path, text, family):
         last[how] = summary["calibration_error"]
         assert summary["density"] == pytest.approx(0.5)
     assert last["block"] < last["none"] and last["global"] < last["none"] and last["cross"] < last["none"]
+
+
+def test_perplexity_is_of_the_texts_that_the_run_evaluates(lth, tmp_path, text):
+    """By the run at its end, and by the analysis after it pruned next to nothing."""
+    assert lth("train", *text, *sizes("opt"), "evaluation.subset=3").code == 0
+    lines = map(json.loads, (tmp_path / "runs/a/round_00/metrics.jsonl").read_text().splitlines())
+    at_end = [line for line in lines if line["split"] == "test"][-1]
+    done = lth("analyze", "a", *ASK, "analysis.reconstruction=none", "analysis.sparsity=1e-9", "--json", "-q")
+    answer = json.loads(done.out)
+    assert answer["summary"]["dense_perplexity"] == at_end["perplexity"]
+    assert answer["summary"]["perplexity"] == pytest.approx(at_end["perplexity"], rel=1e-3)
+    (network,) = answer["tables"]["network"]
+    assert network == answer["summary"]
 
 
 @pytest.mark.parametrize("how", ["block", "cross"])
