@@ -1,4 +1,4 @@
-"""Texts and tables of texts in local files: plain text, JSON lines, TSV, CSV, any of them gzipped."""
+"""Texts and tables of texts in local files: plain text, JSON lines, TSV, CSV, any of them gzipped; Arrow, Parquet."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_cli.config.errors import ConfigError
+from lth_cli.data import arrow
 
 _LINES = (".jsonl", ".json")
 _TABLES = (".tsv", ".csv")
@@ -67,17 +68,22 @@ def decoded(found: bytes, path: str, key: str) -> str:
 
 
 def texts(found: bytes, path: str, key: str, column: str) -> Iterator[str]:
-    """The texts of a file: those of JSON lines, or the lines of a plain one.
+    """The texts of a file: those of JSON lines, of Arrow or Parquet, or the lines of a plain one.
 
     Args:
         found: what the file holds.
         path: its name, whose ending says what it is.
         key: config path for errors.
-        column: of JSON lines.
+        column: of JSON lines, Arrow and Parquet.
 
     Raises:
         ConfigError: at `key`.
+        RequestError: Arrow or Parquet without pyarrow.
     """
+    if ending(path) in arrow.ENDINGS:
+        (values,) = arrow.columns(found, path, key, [column])
+        yield from _strings(values, path, column, key)
+        return
     told = decoded(found, path, key)
     if ending(path) not in _LINES:
         yield from told.splitlines()
@@ -91,7 +97,15 @@ def rows(found: bytes, path: str, key: str, columns: Columns) -> Iterator[Row]:
 
     Raises:
         ConfigError: at `key`; it is no table, or has no such column.
+        RequestError: Arrow or Parquet without pyarrow.
     """
+    if ending(path) in arrow.ENDINGS:
+        wanted = [columns.text, columns.label, *([] if columns.pair is None else [columns.pair])]
+        taken, labels, *others = arrow.columns(found, path, key, wanted)
+        first = _strings(taken, path, columns.text, key)
+        second = _strings(others[0], path, str(columns.pair), key) if others else [None] * len(first)
+        yield from map(Row, first, second, map(str, labels))
+        return
     told = decoded(found, path, key)
     if ending(path) in _LINES:
         for number, record in _records(told, path, key):
@@ -100,7 +114,7 @@ def rows(found: bytes, path: str, key: str, columns: Columns) -> Iterator[Row]:
             yield Row(str(text), pair, str(label))
         return
     if ending(path) not in _TABLES:
-        accepted = ", ".join((*_TABLES, *_LINES))
+        accepted = ", ".join((*_TABLES, *_LINES, *arrow.ENDINGS))
         raise ConfigError(
             (key, f"{path!r} is no table; the names of such end in {accepted}, or these and .gz")
         )
@@ -118,6 +132,19 @@ def rows(found: bytes, path: str, key: str, columns: Columns) -> Iterator[Row]:
         yield Row(row[at[0]], None if pair_at is None else row[pair_at], row[at[1]])
     if short:
         _log.warning("%s: %d lines have too few columns and are left out.", path, short)
+
+
+def classes(found: bytes, path: str, key: str, columns: Columns) -> tuple[str, ...]:
+    """The names of the classes in order, where a table says so itself. Raises as `rows`."""
+    return arrow.classes(found, path, key, columns.label) if ending(path) in arrow.ENDINGS else ()
+
+
+def _strings(values: Sequence[Any], path: str, column: str | int, key: str) -> list[str]:
+    wrong = next((at for at, value in enumerate(values) if not isinstance(value, str)), None)
+    if wrong is not None:
+        told = f"{path!r}: {column!r} of example {wrong + 1} is {type(values[wrong]).__name__}, no text"
+        raise ConfigError((key, told))
+    return list(values)
 
 
 def ending(path: str) -> str:

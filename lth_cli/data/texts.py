@@ -14,9 +14,10 @@ from torch import Tensor
 
 from lth_cli.config.errors import ConfigError, RequestError
 from lth_cli.config.spec import SPECIAL
+from lth_cli.data import arrow
 from lth_cli.data.cache import Made, cached
 from lth_cli.data.source import Fields, Place
-from lth_cli.data.text_files import Columns, Row, content, rows, texts
+from lth_cli.data.text_files import Columns, Row, classes, content, ending, rows, texts
 from lth_cli.data.tokenizer import Tokenizer
 from lth_cli.store.files import digest
 
@@ -33,6 +34,8 @@ def running_text(
     tokenizer: str | None = None,
     path: str | list[str] | None = None,
     test_path: str | None = None,
+    split: str = "train",
+    test_split: str = "validation",
     column: str = "text",
     length: Length = 128,
     pieces: Literal["masked", "next"] = "masked",
@@ -42,9 +45,12 @@ def running_text(
     Args:
         place: for the cache.
         tokenizer: folder of the tokenizer.
-        path: one file or several: plain text, or JSON lines (as C4 has them), maybe gzipped.
-        test_path: of the test split; null takes the last tenth of the tokens.
-        column: of JSON lines.
+        path: one or several: plain text, or JSON lines (as C4 has them), maybe gzipped; Arrow or Parquet, or a folder
+            of such.
+        test_path: of the test split; null takes that of the folder, else the last tenth of the tokens.
+        split: of a folder that has several.
+        test_split: likewise, for the test.
+        column: of JSON lines, Arrow and Parquet.
         length: tokens that a model sees of a piece.
         pieces: `masked`, of `length` tokens, the first and last of which are the tokenizer's for begin and end
             where it has them, as BERT's [CLS] and [SEP]; `next`, of `length` + 1 that share one with the next piece,
@@ -57,15 +63,9 @@ def running_text(
     if path is None:
         raise ConfigError(("dataset.path", "name a text file, or several"))
     speaker = Tokenizer(tokenizer)
-    paths = [path] if isinstance(path, str) else path
-    files = [(name, content(name, "dataset.path"), "dataset.path") for name in paths]
-    tested = (
-        []
-        if test_path is None
-        else [(test_path, content(test_path, "dataset.test_path"), "dataset.test_path")]
-    )
+    files, tested = _files([path] if isinstance(path, str) else path, test_path, split, test_split)
 
-    def stream(chosen: Sequence[tuple[str, bytes, str]]) -> list[int]:
+    def stream(chosen: Sequence[File]) -> list[int]:
         lines = [
             line for name, found, key in chosen for line in texts(found, name, key, column) if line.strip()
         ]
@@ -83,11 +83,16 @@ def running_text(
         split = {"train": cutting(numbers, length, sizes), "test": cutting(test, length, sizes)}
         for name, found in split.items():
             if not len(found):
-                where = "test_path" if name == "test" and tested else "path"
+                where = "test_path" if name == "test" and test_path is not None else "path"
                 raise ConfigError((f"dataset.{where}", f"its text fills no piece of {length} tokens"))
         return split, sizes
 
-    settings = {"column": column, "length": length, "pieces": pieces, "tested": len(tested)}
+    settings = {
+        "column": column,
+        "length": length,
+        "pieces": pieces,
+        "endings": [_endings(files), _endings(tested)],
+    }
     made, sizes = _kept(place, speaker, [found for _, found, _ in (*files, *tested)], settings, make)
     return Fields({"tokens": made["train"]}, {"tokens": made["test"]}, sizes)
 
@@ -98,6 +103,8 @@ def sentences(
     tokenizer: str | None = None,
     path: str | None = None,
     test_path: str | None = None,
+    split: str = "train",
+    test_split: str = "validation",
     text: Column = "text",
     pair: Column | None = None,
     label: Column = "label",
@@ -106,18 +113,20 @@ def sentences(
     header: bool = True,
     length: Length = 128,
 ) -> Fields:
-    """Texts, or pairs of them, with a class or a number each, from TSV, CSV or JSON lines, maybe gzipped.
+    """Texts, or pairs of them, with a class or a number each, from TSV, CSV, JSON lines, Arrow or Parquet.
 
     Args:
         place: for the cache.
         tokenizer: folder of the tokenizer, whose special tokens stand around and between.
-        path: of the training examples.
-        test_path: of the test split; null takes the last tenth of the examples.
+        path: of the training examples: a file, or a folder of Arrow or Parquet.
+        test_path: of the test split; null takes that of the folder, else the last tenth of the examples.
+        split: of a folder that has several.
+        test_split: likewise, for the test.
         text: column of the text: a name, or a number from 0.
         pair: column of the second text.
         label: column of the class or number.
-        labels: names of the classes in order; null takes those that the training examples have: numbers in the order
-            of their values, names in that of the alphabet.
+        labels: names of the classes in order; null takes those that Arrow and Parquet name, else those that the
+            training examples have: numbers in the order of their values, names in that of the alphabet.
         numbers: labels are numbers to predict, as in STS-B, not classes.
         header: whether the first line names the columns.
         length: tokens; longer texts are cut, shorter ones padded.
@@ -127,9 +136,9 @@ def sentences(
         RequestError: transformers is not installed.
     """
     if path is None:
-        raise ConfigError(("dataset.path", "name a table of texts: TSV, CSV or JSON lines"))
+        raise ConfigError(("dataset.path", "name a table of texts: TSV, CSV, JSON lines, Arrow or Parquet"))
     task = Task(Columns(text, pair, label, header), None if labels is None else tuple(labels), numbers)
-    return _labelled(place, Tokenizer(tokenizer), (path, "dataset.path"), test_path, task, length)
+    return _labelled(place, Tokenizer(tokenizer), _files([path], test_path, split, test_split), task, length)
 
 
 @dataclass(frozen=True)
@@ -204,34 +213,65 @@ def glue(
             raise RequestError(
                 f"{file} is not there; GLUE's {task} is {train.name} and {test.name} in {root / task}"
             )
-    return _labelled(place, speaker, (str(train), "dataset.path"), str(test), GLUE[task], length)
+    return _labelled(place, speaker, _files([str(train)], str(test), "", ""), GLUE[task], length)
+
+
+File = tuple[str, bytes, str]
+"""Its name, what it holds, and the config path for errors."""
+
+
+def _files(
+    paths: Sequence[str], test_path: str | None, split: str, test_split: str
+) -> tuple[list[File], list[File]]:
+    """The files of training and test; none of the test where that is a part of the training text.
+
+    Raises:
+        ConfigError: one is not there or cannot be read.
+    """
+    key, test_key = "dataset.path", "dataset.path" if test_path is None else "dataset.test_path"
+    inside = [path for path in paths if test_path is None and arrow.several(path, key)]
+    tested = inside if test_path is None else [test_path]
+    return (
+        [(name, content(name, key), key) for path in paths for name in arrow.shards(path, key, split)],
+        [
+            (name, content(name, test_key), test_key)
+            for path in tested
+            for name in arrow.shards(path, test_key, test_split)
+        ],
+    )
+
+
+def _endings(files: Sequence[File]) -> list[str]:
+    return [ending(name) for name, _, _ in files]
 
 
 def _labelled(
-    place: Place, speaker: Tokenizer, train: tuple[str, str], test_path: str | None, task: Task, length: int
+    place: Place, speaker: Tokenizer, found: tuple[Sequence[File], Sequence[File]], task: Task, length: int
 ) -> Fields:
-    path, key = train
-    files = [(path, content(path, key), key)]
-    if test_path is not None:
-        files.append((test_path, content(test_path, "dataset.test_path"), "dataset.test_path"))
+    parts = [files for files in found if files]
 
     def make() -> Made:
-        tables = [list(rows(found, name, where, task.columns)) for name, found, where in files]
-        names = [(name, where) for name, _, where in files]
+        tables = [
+            [row for name, holds, key in files for row in rows(holds, name, key, task.columns)]
+            for files in parts
+        ]
+        names = [(files[0][0], files[0][2]) for files in parts]
         if len(tables) == 1:
             cut = len(tables[0]) - round(_TEST_SHARE * len(tables[0]))
             tables, names = [tables[0][:cut], tables[0][cut:]], names * 2
         for table, (name, where) in zip(tables, names, strict=True):
             if not table:
                 raise ConfigError((where, f"{name!r} has no examples"))
-        classes = () if task.numbers else task.labels or _classes(tables[0])
+        first, holds, key = parts[0][0]
+        named = task.labels or classes(holds, first, key, task.columns)
+        known = () if task.numbers else named or _classes(tables[0])
         made: dict[str, Tensor] = {}
         for split, table, (name, where) in zip(("train", "test"), tables, names, strict=True):
             pairs = None if task.columns.pair is None else [row.pair or "" for row in table]
             encoded = speaker.padded([row.text for row in table], pairs, length)
-            told = _targets(table, name, where) if task.numbers else _labels(table, classes, name, where)
+            told = _targets(table, name, where) if task.numbers else _labels(table, known, name, where)
             made |= {f"{split}_{field}": tensor for field, tensor in (encoded | told).items()}
-        counted = {} if task.numbers else {"classes": len(classes)}
+        counted = {} if task.numbers else {"classes": len(known)}
         return made, {**speaker.sizes, "length": length, **counted}
 
     settings = {
@@ -239,14 +279,14 @@ def _labelled(
         "labels": task.labels,
         "numbers": task.numbers,
         "length": length,
-        "endings": [name.removesuffix(".gz").rpartition(".")[2] for name, _, _ in files],
+        "endings": [_endings(files) for files in parts],
     }
-    made, sizes = _kept(place, speaker, [found for _, found, _ in files], settings, make)
-    parts = [
+    made, sizes = _kept(place, speaker, [holds for files in parts for _, holds, _ in files], settings, make)
+    splits = [
         {name.removeprefix(f"{split}_"): x for name, x in made.items() if name.startswith(f"{split}_")}
         for split in ("train", "test")
     ]
-    return Fields(parts[0], parts[1], sizes)
+    return Fields(splits[0], splits[1], sizes)
 
 
 def _classes(table: Sequence[Row]) -> tuple[str, ...]:
