@@ -20,7 +20,7 @@ from lth_cli.data.source import Arrays, Fields, FileList, Files, Place
 from lth_cli.data.stream import StreamedData
 from lth_cli.data.tensors import TensorData
 
-_OF_FIELDS = (torch.float32, torch.int64, torch.uint8)
+_OF_FIELDS = (torch.float32, torch.int64, torch.int32, torch.uint8)
 
 
 def prepare(
@@ -139,7 +139,7 @@ def check_fields(fields: Fields, name: str) -> None:
         for field, tensor in tensors.items():
             if tensor.dtype not in _OF_FIELDS or tensor.device.type != "cpu":
                 problems.append(
-                    f"{split} {field} must be float32, int64 or uint8 on the CPU, not {tensor.dtype}"
+                    f"{split} {field} must be float32, int64, int32 or uint8 on the CPU, not {tensor.dtype}"
                 )
             elif tensor.dtype == torch.float32 and not tensor.isfinite().all():
                 problems.append(f"{split} {field} has values that are not finite")

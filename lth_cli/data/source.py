@@ -98,7 +98,7 @@ class Fields:
     """A data set of another kind, in memory: tensors by name, the first axis of each being the example.
 
     Attributes:
-        train: float32, taken as is, int64, or uint8, images that an objective scales; on the CPU.
+        train: float32, taken as is, int64, int32, or uint8, images or texts for an objective; on the CPU.
         test: the same names, dtypes and shapes after the first axis.
         sizes: what the data count, by name: `vocabulary`, below which all int64 lie.
         names: of the columns of a tensor, by its name; `GROUP::NAME` where they belong together.

@@ -93,7 +93,7 @@ def running_text(
         "pieces": pieces,
         "endings": [_endings(files), _endings(tested)],
     }
-    made, sizes = _kept(place, speaker, [found for _, found, _ in (*files, *tested)], settings, make)
+    made, sizes = kept(place, speaker, [found for _, found, _ in (*files, *tested)], settings, make)
     return Fields({"tokens": made["train"]}, {"tokens": made["test"]}, sizes)
 
 
@@ -281,7 +281,7 @@ def _labelled(
         "length": length,
         "endings": [_endings(files) for files in parts],
     }
-    made, sizes = _kept(place, speaker, [holds for files in parts for _, holds, _ in files], settings, make)
+    made, sizes = kept(place, speaker, [holds for files in parts for _, holds, _ in files], settings, make)
     splits = [
         {name.removeprefix(f"{split}_"): x for name, x in made.items() if name.startswith(f"{split}_")}
         for split in ("train", "test")
@@ -322,7 +322,7 @@ def _targets(table: Sequence[Row], path: str, key: str) -> dict[str, Tensor]:
     return {"targets": torch.tensor(values, dtype=torch.float32)}
 
 
-def _kept(
+def kept(
     place: Place,
     speaker: Tokenizer,
     contents: Sequence[bytes],
@@ -334,7 +334,7 @@ def _kept(
     name = digest([_FORMAT, speaker.identity, files, settings])[:32]
     path = place.cache / f"tokens-{name}.safetensors"
     made, about = cached(path, _KIND, make, what="tokens", done="encoded")
-    counted = ("vocabulary", "length", "classes", *SPECIAL)
+    counted = ("vocabulary", "length", "classes", "unanswered", *SPECIAL)
     return made, {size: about[size] for size in counted if size in about}
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,23 @@ _FILES = (
     "vocab.txt",
 )
 _AT_ONCE = 2048  # texts
+
+
+@dataclass(frozen=True)
+class Window:
+    """A question and a part of its context.
+
+    Attributes:
+        question: its number.
+        tokens: with special ones, padded.
+        segments: the text that each belongs to; None where models of this tokenizer are not told.
+        places: first character in the whole context, and the one after the last; None for tokens of anything else.
+    """
+
+    question: int
+    tokens: list[int]
+    segments: list[int] | None
+    places: list[tuple[int, int] | None]
 
 
 class Tokenizer:
@@ -108,12 +126,7 @@ class Tokenizer:
         Raises:
             ConfigError: the tokenizer has nothing to pad with.
         """
-        library = self._library
-        if "padding" not in self.sizes:
-            raise ConfigError((_KEY, "it has no token for padding, and none for the end of a text"))
-        if library.pad_token_id is None:
-            library.pad_token = library.eos_token
-        library.padding_side = "right"
+        library = self._padding()
         tokens, segments = [], []
         for start in range(0, len(texts), _AT_ONCE):
             rows = slice(start, start + _AT_ONCE)
@@ -129,3 +142,61 @@ class Tokenizer:
             if pairs is not None:
                 segments.append(torch.tensor(found["token_type_ids"], dtype=torch.int64))
         return {"tokens": torch.cat(tokens), **({"segments": torch.cat(segments)} if segments else {})}
+
+    def windows(
+        self, questions: Sequence[str], contexts: Sequence[str], length: int, overlap: int
+    ) -> Iterator[Window]:
+        """Questions with their contexts, one window after another where a context is longer than there is room for.
+
+        Args:
+            questions: one for each context.
+            contexts: the texts that are cut.
+            length: tokens of a window, padded on the right.
+            overlap: tokens of the context that a window shares with the next.
+
+        Raises:
+            ConfigError: the tokenizer does not say where its tokens come from, or a question leaves no room.
+        """
+        library = self._padding()
+        if not library.is_fast:
+            raise ConfigError(
+                (_KEY, "it does not say where in a text its tokens lie; one with tokenizer.json does")
+            )
+        longest = max(map(len, self.numbers(questions)), default=0)
+        room = length - longest - library.num_special_tokens_to_add(pair=True)
+        if room <= overlap:
+            told = f"{length} leaves {max(room, 0)} tokens beside a question of {longest}"
+            raise ConfigError(
+                ("dataset.length", f"{told}, which must be more than dataset.overlap={overlap}")
+            )
+        for start in range(0, len(questions), _AT_ONCE):
+            rows = slice(start, start + _AT_ONCE)
+            found = library(
+                list(questions[rows]),
+                list(contexts[rows]),
+                truncation="only_second",
+                max_length=length,
+                stride=overlap,
+                padding="max_length",
+                return_overflowing_tokens=True,
+                return_offsets_mapping=True,
+                return_token_type_ids=True,
+            )
+            typed = "token_type_ids" in library.model_input_names
+            for at, question in enumerate(found["overflow_to_sample_mapping"]):
+                places: list[tuple[int, int] | None] = [
+                    place if part == 1 else None
+                    for place, part in zip(found["offset_mapping"][at], found.sequence_ids(at), strict=True)
+                ]
+                segments = found["token_type_ids"][at] if typed else None
+                yield Window(start + question, found["input_ids"][at], segments, places)
+
+    def _padding(self) -> Any:
+        """The library's tokenizer, able to pad on the right. Raises ConfigError: it has nothing to pad with."""
+        library = self._library
+        if "padding" not in self.sizes:
+            raise ConfigError((_KEY, "it has no token for padding, and none for the end of a text"))
+        if library.pad_token_id is None:
+            library.pad_token = library.eos_token
+        library.padding_side = "right"
+        return library

@@ -31,6 +31,7 @@ _SUPPLIED = {
     "length",
     "padding",
     "token_classes",
+    "span_ends",
     "environments",
     "states",
 }

@@ -2,13 +2,15 @@
 
 Their tensors have the names that the library gives them, so weights of a folder fit by name, and an exported round is
 read by the library. What a model is for decides its head: texts of classes or a number (a sequence classifier), a class
-for each token, or the vocabulary (masked for BERT, causal for the others), whose output layer shares the embeddings.
+for each token, the ends of an answer, or the vocabulary (masked for BERT, causal for the others), whose output layer
+shares the embeddings.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
@@ -27,6 +29,7 @@ def bert(
     classes: int | None = None,
     outputs: int | None = None,
     token_classes: int | None = None,
+    span_ends: int | None = None,
     width: PositiveInt = 768,
     depth: PositiveInt = 12,
     heads: PositiveInt = 12,
@@ -35,8 +38,8 @@ def bert(
     dropout: Dropout = 0.1,
     rows: PositiveInt | None = None,
 ) -> nn.Module:
-    """BERT (Devlin et al. 2019). A network for masked tokens has a pooler too, which it does not use: so tickets of
-    texts and of masked tokens have the same tensors, as in the code of Chen et al. 2020 (arXiv:2007.12223).
+    """BERT (Devlin et al. 2019). A network for masked tokens or answers has a pooler too, which it does not use: so
+    tickets of all tasks have the same tensors, as in the code of Chen et al. 2020 (arXiv:2007.12223).
 
     Args:
         vocabulary: of the tokenizer.
@@ -45,6 +48,7 @@ def bert(
         classes: of texts.
         outputs: numbers to predict for a text.
         token_classes: of each token.
+        span_ends: 2 for logits of each token as the first and the last of an answer.
         width: of the residual stream.
         depth: layers.
         heads: of attention; a divisor of `width`.
@@ -69,13 +73,14 @@ def bert(
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         pad_token_id=padding,
-        num_labels=token_classes or classes or outputs or 2,
+        num_labels=span_ends or token_classes or classes or outputs or 2,
     )
     if token_classes is not None:
         return _taking_tokens(library.BertForTokenClassification, config, padding)
     if classes is not None or outputs is not None:
         return _taking_tokens(library.BertForSequenceClassification, config, padding)
-    network = _taking_tokens(library.BertForMaskedLM, config, padding)
+    kind = library.BertForMaskedLM if span_ends is None else library.BertForQuestionAnswering
+    network = _taking_tokens(kind, config, padding)
     pooler = library.models.bert.modeling_bert.BertPooler(config)
     nn.init.normal_(pooler.dense.weight, std=_DEVIATION)
     nn.init.zeros_(pooler.dense.bias)
@@ -249,7 +254,10 @@ def _taking_tokens(kind: Any, config: Any, padding: int | None) -> nn.Module:
                 tokens, given["token_type_ids"] = tokens.unbind(1)
             if padding is not None:
                 given["attention_mask"] = (tokens != padding).long()
-            logits: Tensor = super().forward(input_ids=tokens, return_dict=True, **given).logits
+            found = super().forward(input_ids=tokens, return_dict=True, **given)
+            if "start_logits" in found:
+                return torch.stack([found["start_logits"], found["end_logits"]], -1)
+            logits: Tensor = found.logits
             return logits
 
     Network.__name__ = Network.__qualname__ = kind.__name__

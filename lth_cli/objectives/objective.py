@@ -76,7 +76,10 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Scalars that add up over batches and processes, from which `summarize` makes the metrics."""
+        """Scalars that add up over batches and processes, from which `summarize` makes the metrics.
+
+        Of a tensor [B, ...], for metrics that are no sums, `summarize` gets the rows of all examples, in any order.
+        """
 
     @abc.abstractmethod
     def summarize(self, totals: Mapping[str, float]) -> dict[str, float]:

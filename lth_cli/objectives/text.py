@@ -16,19 +16,21 @@ from lth_cli.config.spec import Interface, Spec
 from lth_cli.objectives.classification import Classification
 from lth_cli.objectives.objective import Batch, Loss, Objective, mean_of, require
 
-_SIZES = ("vocabulary", "length", "padding")
+SIZES = ("vocabulary", "length", "padding")
+"""What data of texts count."""
 _COUNTS = ("true_positive", "false_positive", "false_negative", "true_negative")
 
 
-def _given(batch: Batch) -> Tensor:
+def shown(batch: Batch) -> Tensor:
     """Tokens int64 [B, L]; where the texts are pairs, [B, 2, L] with the number of the text that each belongs to."""
     return torch.stack([batch["tokens"], batch["segments"]], 1) if "segments" in batch else batch["tokens"]
 
 
-def _interface(spec: Spec, output_shape: tuple[int, ...], sizes: Mapping[str, int]) -> Interface:
+def text_interface(spec: Spec, output_shape: tuple[int, ...], sizes: Mapping[str, int]) -> Interface:
+    """For tokens, and segments where texts are pairs."""
     length = spec.shapes["tokens"]
     shape = (2, *length) if "segments" in spec.shapes else length
-    return Interface(shape, "int64", output_shape, {**sizes, **{name: spec.sizes[name] for name in _SIZES}})
+    return Interface(shape, "int64", output_shape, {**sizes, **{name: spec.sizes[name] for name in SIZES}})
 
 
 class TextClassification(Classification):
@@ -55,17 +57,17 @@ class TextClassification(Classification):
 
     def interface(self, spec: Spec) -> Interface:
         """Tokens in, logits out."""
-        require(spec, "text_classification", {"tokens": "int64", "labels": "int64"}, ("classes", *_SIZES))
+        require(spec, "text_classification", {"tokens": "int64", "labels": "int64"}, ("classes", *SIZES))
         classes = spec.sizes["classes"]
         if self._metric != "accuracy" and classes != 2:
             raise ConfigError(
                 ("objective.metric", f"{self._metric} is of two classes; this data set has {classes}")
             )
-        return _interface(spec, (classes,), {"classes": classes})
+        return text_interface(spec, (classes,), {"classes": classes})
 
     def given(self, batch: Batch) -> Tensor:
         """Tokens, and segments where texts are pairs."""
-        return _given(batch)
+        return shown(batch)
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Sums as of any classification; for F1 and Matthews the four cells of the confusion matrix too."""
@@ -105,12 +107,12 @@ class TextRegression(Objective):
 
     def interface(self, spec: Spec) -> Interface:
         """Tokens in, a number out."""
-        require(spec, "text_regression", {"tokens": "int64", "targets": "float32"}, _SIZES)
-        return _interface(spec, (1,), {"outputs": 1})
+        require(spec, "text_regression", {"tokens": "int64", "targets": "float32"}, SIZES)
+        return text_interface(spec, (1,), {"outputs": 1})
 
     def given(self, batch: Batch) -> Tensor:
         """Tokens, and segments where texts are pairs."""
-        return _given(batch)
+        return shown(batch)
 
     def task(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean squared error."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -68,8 +68,8 @@ def drawn(data: Data, split: str, count: int | None, seed: int) -> Tensor | None
     return torch.randperm(examples, generator=generator)[:count].sort().values
 
 
-Tally: TypeAlias = list[dict[str, float]]
-"""What each batch adds to the totals, by name; `examples` is how many it has."""
+Tally: TypeAlias = list[dict[str, Any]]
+"""What each batch adds to the totals, by name: a number, or a list of rows; `examples` is how many it has."""
 
 
 @torch.no_grad()
@@ -87,14 +87,21 @@ def tally(model: nn.Module, objective: Objective, batches: Iterable[Batch], exec
             examples.append(len(next(iter(batch.values()))))
     finally:
         model.train(training)
-    columns = {name: torch.stack(values).tolist() for name, values in found.items()}
-    columns["examples"] = examples
+    columns: dict[str, list[Any]] = {"examples": examples}
+    for name, values in found.items():
+        summed = values[0].dim() == 0
+        columns[name] = torch.stack(values).tolist() if summed else [rows.tolist() for rows in values]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def summarize(objective: Objective, parts: Tally) -> Metrics:
-    """The metrics of all batches, in any order: each total is the exact sum, rounded once."""
-    totals = {name: math.fsum(part[name] for part in parts) for name in parts[0]}
+    """The metrics of all batches, in any order: each total is the exact sum, rounded once, or all rows."""
+    totals: dict[str, Any] = {}
+    for name, first in parts[0].items():
+        added = [part[name] for part in parts]
+        totals[name] = (
+            [row for rows in added for row in rows] if isinstance(first, list) else math.fsum(added)
+        )
     return objective.summarize(totals)
 
 

@@ -163,6 +163,7 @@ def train(
                 weight.grad *= mask
             optimizer.step()
             schedule.step()
+    optimizer.zero_grad()  # else gradients of every block done would stay, as large as the network
 
 
 @torch.no_grad()

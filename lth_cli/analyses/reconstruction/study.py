@@ -247,6 +247,7 @@ class _Reconstruction:
         self._dense_test = passed(self._call, dense, self._dense_test, batch)
         self._given = passed(self._call, done, self._given, batch)
         self._test = passed(self._call, done, self._test, batch)
+        del self._masks[number]
         return {
             "block": number,
             "calibration_error": error(self._given, self._dense_given, batch),

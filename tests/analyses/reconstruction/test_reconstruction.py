@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lth_cli.analyses.reconstruction import study
+from lth_cli.analyses.reconstruction.blocks import train
 from lth_cli.analyses.reconstruction.pruners import pruned
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'lth-cli[language]'")
@@ -141,6 +142,18 @@ def test_a_kill_changes_nothing(lth, tmp_path, text, monkeypatch, how):
     assert lth("analyze", "a", *ask).code == 0
     (again,) = found(tmp_path / "runs").values()
     assert len(calls) == 2 and again == whole
+
+
+def test_nothing_is_kept_of_a_block_that_is_done():
+    """Memory is flat over blocks: gradients go with the training."""
+    block, inputs = torch.nn.Linear(3, 3), torch.randn(4, 1, 3)
+    before = block.weight.detach().clone()
+    orders = iter([torch.arange(4)])
+    train(
+        lambda layer, x: layer(x), [block], [], inputs, inputs, orders,
+        epochs=1, batch=2, lr=0.1, check=lambda: None,
+    )  # fmt: skip
+    assert not torch.equal(block.weight, before) and block.weight.grad is None
 
 
 def test_bad_questions_are_refused(lth, text, small):
