@@ -1,0 +1,52 @@
+"""A task of sentences made of running text: are its words in order? As TSV, for dataset=sentences.
+
+Run: python benchmarks/word_order.py TEXT OUT.tsv        (TEXT may be gzipped)
+
+Sentences of 6 to 40 words, split at a full stop, exclamation or question mark with spaces on both sides, as WikiText
+has them; headings are left out. Of each, a coin decides whether its words but the last, which is the full stop, are shuffled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import random
+import re
+from pathlib import Path
+
+_SHORTEST, _LONGEST = 6, 40  # words
+
+
+def sentences(text: str) -> list[list[str]]:
+    """The words of each sentence of a text whose paragraphs are lines."""
+    lines = [line.strip() for line in text.splitlines()]
+    found = [
+        sentence.split()
+        for line in lines
+        if line and not line.startswith("=")
+        for sentence in re.split(r"(?<= [.!?]) ", line)
+    ]
+    return [words for words in found if _SHORTEST <= len(words) <= _LONGEST]
+
+
+def main() -> None:
+    """Write the task."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("out", type=Path)
+    given = parser.parse_args()
+    content = given.text.read_bytes()
+    text = (gzip.decompress(content) if given.text.suffix == ".gz" else content).decode()
+    draw, rows = random.Random(0), ["text\tlabel"]
+    for words in sentences(text):
+        label = "plain"
+        if draw.random() < 0.5:
+            *first, last = words
+            draw.shuffle(first)
+            words, label = [*first, last], "shuffled"
+        rows.append(f"{' '.join(words)}\t{label}")
+    given.out.write_text("\n".join(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()
