@@ -3,7 +3,7 @@
 Run: python benchmarks/word_order.py TEXT OUT.tsv        (TEXT may be gzipped)
 
 Sentences of 6 to 40 words, split at a full stop, exclamation or question mark with spaces on both sides, as WikiText
-has them; headings are left out. Of each, a coin decides whether its words but the last, which is the full stop, are shuffled.
+has them; headings are left out. Of each, a coin decides whether its words are shuffled, all but the last, its end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def sentences(text: str) -> list[list[str]]:
 
 def main() -> None:
     """Write the task."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("text", type=Path)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
@@ -39,12 +41,11 @@ def main() -> None:
     text = (gzip.decompress(content) if given.text.suffix == ".gz" else content).decode()
     draw, rows = random.Random(0), ["text\tlabel"]
     for words in sentences(text):
-        label = "plain"
-        if draw.random() < 0.5:
-            *first, last = words
+        *first, last = words
+        shuffled = draw.random() < 0.5
+        if shuffled:
             draw.shuffle(first)
-            words, label = [*first, last], "shuffled"
-        rows.append(f"{' '.join(words)}\t{label}")
+        rows.append(f"{' '.join([*first, last])}\t{'shuffled' if shuffled else 'plain'}")
     given.out.write_text("\n".join(rows) + "\n")
 
 

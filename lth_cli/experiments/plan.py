@@ -474,7 +474,11 @@ def _check_turned(config: schema.Config, names: Sequence[str]) -> None:
     drawn = config.model.init.weights
     for key, value, neutral in (
         ("pruning.pattern", config.pruning.pattern, "unstructured"),
-        ("sparse_training.pattern", config.sparse_training.arguments.get("pattern", "unstructured"), "unstructured"),
+        (
+            "sparse_training.pattern",
+            config.sparse_training.arguments.get("pattern", "unstructured"),
+            "unstructured",
+        ),
         ("rewind.isometry", config.rewind.isometry, 0),
         # All others are the same for both.
         ("model.init.weights", drawn if drawn.startswith(("kaiming", "binary")) else "default", "default"),
@@ -483,7 +487,7 @@ def _check_turned(config: schema.Config, names: Sequence[str]) -> None:
             raise ConfigError(
                 (
                     key,
-                    f"{value} tells the outputs of a weight from its inputs, and {len(names)} weights of this model lie "
+                    f"{value} tells the outputs of a weight from its inputs, and {len(names)} weights here lie "
                     f"[inputs, outputs], such as {names[0]}; write {key}={neutral}, or take model=opt or model=llama",
                 )
             )

@@ -82,7 +82,8 @@ class Step(_Part):
         None, description="How many quasi-random values are tried of keys that `sweep` gives a range."
     )
     labels: dict[str, str] = Field(
-        {}, description="Values of keys of your own, for rows and columns of tables; what builds on it has them too."
+        {},
+        description="Values of keys of your own, for rows and columns of tables; what builds on it has them too.",
     )
     builds_on: list[str] = Field([], alias="from", description="Steps whose runs it needs.")
     onto: str | None = Field(
@@ -200,7 +201,9 @@ class Study(_Part):
             if step.onto is not None and (
                 step.onto not in known or self.steps[step.onto].command not in ("train", "prune")
             ):
-                raise ValueError(f"steps.{name}.onto: {step.onto!r} is no step before it that trains or prunes")
+                raise ValueError(
+                    f"steps.{name}.onto: {step.onto!r} is no step before it that trains or prunes"
+                )
             known.append(name)
         _check_profiles(self.profiles, known)
         _check_tables(self, known)

@@ -86,11 +86,18 @@ def test_what_would_take_them_the_wrong_way_round_is_refused(tmp_path, lth_in, t
     tiny = tuple(key for key in tiny if "hidden" not in key and "model=" not in key)
     command = "train" if "sparse_training" in given else "prune"
     done = lth_in(
-        tmp_path, command, *tiny, *running, "model=gpt2", "objective=next_token", "dataset.pieces=next", *given.split()
+        tmp_path,
+        command,
+        *tiny,
+        *running,
+        "model=gpt2",
+        "objective=next_token",
+        "dataset.pieces=next",
+        *given.split(),
     )
     assert done.code == 2
     key = given.split("=")[0] if "gradual" not in given else "sparse_training.pattern"
-    assert key in done.err and "8 weights of this model lie [inputs, outputs]" in " ".join(done.err.split())
+    assert key in done.err and "8 weights here lie [inputs, outputs]" in " ".join(done.err.split())
     assert not (tmp_path / "runs").exists()
 
 
