@@ -24,6 +24,7 @@ from lth_cli.experiments import torchrun
 from lth_cli.experiments.processes import check_processes
 from lth_cli.experiments.schedule_warnings import schedule_warnings
 from lth_cli.models.build import channel_followers, new_head, output_tensors, prunable
+from lth_cli.models.layers import turned
 from lth_cli.objectives.own_metrics import OwnMetric, own_metrics
 from lth_cli.pruning.mask import Masks
 from lth_cli.pruning.patterns import check_density, check_pattern
@@ -306,6 +307,7 @@ def make_plan(config: schema.Config) -> Plan:
     trajectory = _pretrained(config, dense(made))
     model = made.build(config.resolved_seeds["init"])
     made.objective.check(model)
+    _check_turned(config, turned(model))
     optimizer = optimizers.build(config.optimizer, model)
     if config.rewind.optimizer == "kept":
         optimizers.check_maskable(optimizer, model)
@@ -455,6 +457,40 @@ def _check_isometry(config: schema.Config) -> None:
         raise ConfigError(
             ("rewind.isometry", "makes weights anew, and control.start=end trains on; rewind.isometry=0 does")
         )
+
+
+def _check_turned(config: schema.Config, names: Sequence[str]) -> None:
+    """What tells outputs from inputs takes weights [outputs, inputs].
+
+    Args:
+        config: of the run.
+        names: of the weights that lie the other way round.
+
+    Raises:
+        ConfigError: at the first key that would take them the wrong way round.
+    """
+    if not names:
+        return
+    drawn = config.model.init.weights
+    for key, value, neutral in (
+        ("pruning.pattern", config.pruning.pattern, "unstructured"),
+        (
+            "sparse_training.pattern",
+            config.sparse_training.arguments.get("pattern", "unstructured"),
+            "unstructured",
+        ),
+        ("rewind.isometry", config.rewind.isometry, 0),
+        # All others are the same for both.
+        ("model.init.weights", drawn if drawn.startswith(("kaiming", "binary")) else "default", "default"),
+    ):
+        if value != neutral:
+            raise ConfigError(
+                (
+                    key,
+                    f"{value} tells the outputs of a weight from its inputs, and {len(names)} weights here lie "
+                    f"[inputs, outputs], such as {names[0]}; write {key}={neutral}, or take model=opt or model=llama",
+                )
+            )
 
 
 def _sparse(

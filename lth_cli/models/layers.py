@@ -20,6 +20,12 @@ def outputs_of(layer: Any) -> int:
     return int(layer.weight.shape[1] if _is_turned(layer) else layer.out_channels)
 
 
+def turned(model: nn.Module) -> list[str]:
+    """Names of the weights that lie [inputs, outputs], those of GPT-2, in order of definition."""
+    ours = {name for name, module in model.named_modules() if _is_turned(module)}
+    return [name for name, _ in model.named_parameters() if name.removesuffix(".weight") in ours]
+
+
 def _is_turned(module: nn.Module) -> bool:
     """Whether this is the linear layer of transformers' GPT-2, called Conv1D, with weights [inputs, outputs]."""
     kind = type(module)

@@ -23,6 +23,8 @@ _TAKES = {
     "analyze": ("runs_dir", "data", "device"),
 }
 _UNUSED = {"train": ("pruning", "rewind", "controls", "control", "rounds"), "prune": ("control", "rounds")}
+_NOT_ONTO = ("pruning", "pretrain", "controls", *_PLACES)
+"""What masks trained with the settings of another step take from their source all the same."""
 _OF_STEP = re.compile(r"(?P<step>[a-z][a-z0-9_]*):(?P<override>[^:].*)", re.DOTALL)
 _REFERENCE = re.compile(r"\{([a-z][a-z0-9_]*)(/?)\}")
 TRIAL = "trial"
@@ -38,7 +40,7 @@ class Point:
 
     Attributes:
         step: it belongs to.
-        labels: swept keys and their values, those of what it builds on too.
+        labels: swept keys and their values, and those of the step's own; those of what it builds on too.
         overrides: as a person would type them.
         name: of its run; of a question, its place in the plan.
         sources: runs that are retrained (the first) or asked about, by name.
@@ -124,20 +126,24 @@ def make_plan(found: Found, typed: Sequence[str]) -> StudyPlan:
     folder = f"{profile}-{digest}" if settings else profile
     _refuse_unused(found, common, bool(seeds))
     planned: dict[str, PlannedStep] = {}
+    settings_of: dict[str, list[str]] = {}
     for name, step in study.steps.items():
-        if name in size.without or any(other not in planned for other in step.builds_on):
+        needed = [*step.builds_on, *([] if step.onto is None else [step.onto])]
+        if name in size.without or any(other not in planned for other in needed):
             continue
         changes = size.steps.get(name, Changes())
         shared = [*study.overrides, *size.overrides, *common]
         overrides = _last_of_each(
             [
                 *(text for text in shared if _used(step.command, text)),
+                *(text for text in settings_of.get(step.onto or "", ()) if _key(text) not in _NOT_ONTO),
                 *step.overrides,
                 *changes.overrides,
                 *(text for text in common if _used(step.command, text) and _key(text) in _PLACES),
                 *own.get(name, ()),
             ]
         )
+        settings_of[name] = overrides
         sweep = {key: (swept | size.sweep).get(key, values) for key, values in step.sweep.items()}
         sweep |= {key: values for key, values in swept.items() if key in step.sweep}
         sweep |= changes.sweep
@@ -150,7 +156,7 @@ def make_plan(found: Found, typed: Sequence[str]) -> StudyPlan:
         points = []
         for labels, runs in sources:
             for combination, tried in combinations:
-                all_labels = {**labels, **combination}
+                all_labels = {**labels, **step.labels, **combination}
                 swept_here = {key: value for key, value in combination.items() if key != TRIAL} | tried
                 typed_here = [*overrides, *(f"{key}={value}" for key, value in swept_here.items())]
                 filled, refers = _refer(name, typed_here, all_labels, referred)

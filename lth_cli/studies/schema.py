@@ -81,7 +81,14 @@ class Step(_Part):
     trials: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         None, description="How many quasi-random values are tried of keys that `sweep` gives a range."
     )
+    labels: dict[str, str] = Field(
+        {},
+        description="Values of keys of your own, for rows and columns of tables; what builds on it has them too.",
+    )
     builds_on: list[str] = Field([], alias="from", description="Steps whose runs it needs.")
+    onto: str | None = Field(
+        None, description="rewind: a step that trains, whose settings the masks are trained with."
+    )
     ask: Literal["each", "together"] = Field(
         "together", description="analyze: runs that differ in `seed` alone together, or each by itself."
     )
@@ -127,7 +134,7 @@ class Table(_Part):
     unit: Literal["%", ""] = "%"
     digits: Annotated[int, Field(ge=0, le=8)] = 2
     rows: str = Field(
-        description="Key whose values are rows: round, density, kind, step, or one that is swept."
+        description="Key whose values are rows: round, density, kind, step, or one that is swept or in `labels`."
     )
     columns: str = Field("kind", description="Likewise.")
     where: dict[str, Plain | list[Plain]] = Field(
@@ -189,6 +196,14 @@ class Study(_Part):
                 raise ValueError(f"steps.{name}.from: {step.command} needs a step whose runs it takes")
             if step.command == "rewind" and self.steps[step.builds_on[0]].command == "analyze":
                 raise ValueError(f"steps.{name}.from: {step.builds_on[0]} leaves no run to retrain")
+            if step.onto is not None and step.command != "rewind":
+                raise ValueError(f"steps.{name}.onto: goes with rewind")
+            if step.onto is not None and (
+                step.onto not in known or self.steps[step.onto].command not in ("train", "prune")
+            ):
+                raise ValueError(
+                    f"steps.{name}.onto: {step.onto!r} is no step before it that trains or prunes"
+                )
             known.append(name)
         _check_profiles(self.profiles, known)
         _check_tables(self, known)

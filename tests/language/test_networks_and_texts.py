@@ -9,6 +9,7 @@ from lth_cli.config.spec import Interface
 from lth_cli.data.texts import GLUE, glue, running_text, sentences
 from lth_cli.models.blocks import permuted_blocks, repeated_blocks
 from lth_cli.models.build import build, output_tensors, prunable
+from lth_cli.models.layers import turned
 
 SIZES = {"vocabulary": 30, "length": 8}
 TOKENS = Interface((8,), "int64", (8, 30), SIZES)
@@ -61,6 +62,43 @@ def test_a_tied_embedding_is_one_tensor():
     assert (
         model.get_parameter("cls.predictions.decoder.weight") is model.bert.embeddings.word_embeddings.weight
     )
+
+
+def test_weights_that_lie_the_other_way_round():
+    assert turned(network("opt", TOKENS)) == []
+    layers = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    assert turned(network("gpt2", TOKENS)) == [
+        f"transformer.h.{block}.{layer}.weight" for block in (0, 1) for layer in layers
+    ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "pruning.pattern=2:4 pruning.rounds=1",
+        "pruning.pattern=block_4x4",
+        "sparse_training=gradual sparse_training.pattern=block_2x2",
+        "rewind.isometry=5",
+        "model.init.weights=kaiming_normal",
+    ],
+)
+def test_what_would_take_them_the_wrong_way_round_is_refused(tmp_path, lth_in, tiny, running, given):
+    tiny = tuple(key for key in tiny if "hidden" not in key and "model=" not in key)
+    command = "train" if "sparse_training" in given else "prune"
+    done = lth_in(
+        tmp_path,
+        command,
+        *tiny,
+        *running,
+        "model=gpt2",
+        "objective=next_token",
+        "dataset.pieces=next",
+        *given.split(),
+    )
+    assert done.code == 2
+    key = given.split("=")[0] if "gradual" not in given else "sparse_training.pattern"
+    assert key in done.err and "8 weights here lie [inputs, outputs]" in " ".join(done.err.split())
+    assert not (tmp_path / "runs").exists()
 
 
 def test_padding_changes_no_answer():

@@ -126,6 +126,24 @@ def test_controls_and_transfer(folder, lth_in, tiny, running):
     assert lth_in(folder, "verify", "onto", "shuffled").code == 0
 
 
+def test_masks_of_masked_tokens_are_taken_to_texts(folder, lth_in, tiny, running, task):
+    """`c*` are the heads of both, cls and classifier; the pooler is masked too, though masked tokens do not use it."""
+    found = ("pruning.schedule=linear", "pruning.rounds=10", "pruning.density=0.9", "pruning.exclude=['c*']")
+    given = (*tiny, *running, *found, "pretrain.weights=pre", "training.length=2it", "name=mlm", "--quiet")
+    assert lth_in(folder, "prune", *given).code == 0
+    wanted = (*task, "dataset.length=8", "control=transferred", "rounds=1", "training.length=2it")
+    done = lth_in(folder, "rewind", "mlm", *wanted, "name=texts", "--quiet")
+    assert done.code == 0, done.err
+    start, masks = (
+        opened(folder, "texts").round(1).checkpoint(0).weights,
+        opened(folder, "mlm").round(1).masks(),
+    )
+    assert len(masks) == 2 * 6 + 1
+    theta = opened(folder, "imp").round(0).checkpoint(0).weights
+    for name, mask in masks.items():
+        assert torch.equal(start[name], theta[name] * mask), name
+
+
 def test_a_run_goes_on_without_the_weights_that_it_started_from(tmp_path, lth_in, tiny, task, folder):
     body = opened(folder, "pre").round(0)
     weights = body.checkpoint(max(body.checkpoints())).weights

@@ -57,6 +57,37 @@ def test_points_are_all_combinations_and_named_by_what_is_swept(own: Path):
     assert "threads=1" in points["nets"][0].overrides
 
 
+def test_labels_of_a_step_go_on_to_what_builds_on_it(own: Path):
+    own.write_text(
+        OWN.replace("masks: {command: prune,", "masks: {command: prune, labels: {found: there},").replace(
+            "again: {command: rewind,", "again: {command: rewind, labels: {trained: here},"
+        )
+    )
+    points = _points(own)
+    assert dict(points["masks"][1].labels) == {"found": "there", "seed": "1"}
+    assert dict(points["again"][3].labels) == {
+        "found": "there",
+        "seed": "1",
+        "trained": "here",
+        "rewind.to": "3it",
+    }
+
+
+def test_masks_are_trained_with_the_settings_of_another_step(own: Path):
+    own.write_text(
+        OWN.replace(
+            "again: {command: rewind, from: [masks],",
+            "again: {command: rewind, from: [masks], onto: nets, overrides: {training.length: 6it},",
+        ).replace("{threads: 1}", "{threads: 1, optimizer: sgd, pretrain.weights: a}")
+    )
+    assert _points(own)["again"][0].overrides == (
+        "dataset=digits",
+        "training.length=6it",
+        "optimizer=sgd",
+        "rewind.to=0",
+    )
+
+
 def test_a_reference_is_the_run_whose_swept_values_agree(own: Path):
     (taught,) = _points(own)["taught"]
     assert "distillation.teachers=[rates-quick-nets-lr_0.01-seed_1]" in taught.overrides
