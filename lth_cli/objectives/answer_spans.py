@@ -93,9 +93,11 @@ class AnswerSpans(Objective):
         texts, answers = batch["text"].cpu().numpy(), batch["answers"].cpu().numpy()
         told = []
         for row, (begin, stop) in enumerate(ends.tolist()):
-            said = "" if math.isinf(scores[row][0]) else texts[row, begin:stop].tobytes().decode()
             right = [answer.decode() for answer in answers[row].tobytes().split(_END) if answer]
-            compared = compare(said, right, unanswered=self._unanswered)
+            compared = 0.0, 0.0
+            if math.isfinite(scores[row][0]):
+                said = texts[row, begin:stop].tobytes().decode()
+                compared = compare(said, right, unanswered=self._unanswered)
             nothing, _ = compare("", right, unanswered=self._unanswered)
             told.append((float(batch["question"][row]), *scores[row], *compared, nothing))
         return {"loss": total / 2, "windows": torch.tensor(told, dtype=torch.float64)}
@@ -110,7 +112,8 @@ class AnswerSpans(Objective):
             # Of equal scores the worst counts, so that the order of the windows does not.
             _, score, _, matched, shared, nothing = max(rows, key=lambda row: (row[1], -row[4], -row[3]))
             none = min(row[2] for row in rows)
-            if self._unanswered and none - score > self._threshold:
+            # Without any span the answer is a wrong one of score 0, as in run_qa.py.
+            if self._unanswered and none - (score if math.isfinite(score) else 0.0) > self._threshold:
                 matched = shared = nothing
             exact.append(matched)
             f1.append(shared)
