@@ -75,7 +75,7 @@ def bert(
         return _taking_tokens(library.BertForTokenClassification, config, padding)
     if classes is not None or outputs is not None:
         return _taking_tokens(library.BertForSequenceClassification, config, padding)
-    network = _taking_tokens(library.BertForMaskedLM, config, padding)
+    network = _taking_tokens(library.BertForMaskedLM, config, padding, vocabulary)
     pooler = library.models.bert.modeling_bert.BertPooler(config)
     nn.init.normal_(pooler.dense.weight, std=_DEVIATION)
     nn.init.zeros_(pooler.dense.bias)
@@ -111,12 +111,9 @@ def gpt2(
         attn_pdrop=dropout,
         **_ends(padding, classes, outputs),
     )
-    kind = (
-        library.GPT2LMHeadModel
-        if classes is None and outputs is None
-        else library.GPT2ForSequenceClassification
-    )
-    return _taking_tokens(kind, config, padding)
+    if classes is None and outputs is None:
+        return _taking_tokens(library.GPT2LMHeadModel, config, padding, vocabulary)
+    return _taking_tokens(library.GPT2ForSequenceClassification, config, padding)
 
 
 def opt(
@@ -148,12 +145,9 @@ def opt(
         dropout=dropout,
         **_ends(padding, classes, outputs),
     )
-    kind = (
-        library.OPTForCausalLM
-        if classes is None and outputs is None
-        else library.OPTForSequenceClassification
-    )
-    return _taking_tokens(kind, config, padding)
+    if classes is None and outputs is None:
+        return _taking_tokens(library.OPTForCausalLM, config, padding, vocabulary)
+    return _taking_tokens(library.OPTForSequenceClassification, config, padding)
 
 
 def llama(
@@ -214,12 +208,9 @@ def llama(
         tie_word_embeddings=tied,
         **_ends(padding, classes, outputs),
     )
-    kind = (
-        library.LlamaForCausalLM
-        if classes is None and outputs is None
-        else library.LlamaForSequenceClassification
-    )
-    return _taking_tokens(kind, config, padding)
+    if classes is None and outputs is None:
+        return _taking_tokens(library.LlamaForCausalLM, config, padding, vocabulary)
+    return _taking_tokens(library.LlamaForSequenceClassification, config, padding)
 
 
 def _ends(padding: int | None, classes: int | None, outputs: int | None) -> dict[str, Any]:
@@ -239,8 +230,11 @@ def _check(vocabulary: int, length: int, *, width: int, heads: int, positions: i
         raise ConfigError(("model.rows", f"{rows} are fewer than the tokenizer's {vocabulary} tokens"))
 
 
-def _taking_tokens(kind: Any, config: Any, padding: int | None) -> nn.Module:
-    """A model of the library that takes tokens [N, L], or tokens and segments [N, 2, L], and returns its logits."""
+def _taking_tokens(kind: Any, config: Any, padding: int | None, vocabulary: int | None = None) -> nn.Module:
+    """A model of the library that takes tokens [N, L], or tokens and segments [N, 2, L], and returns its logits.
+
+    Those of a `vocabulary` are of the tokenizer's tokens alone, where the embedding has more rows.
+    """
 
     class Network(kind):
         def forward(self, tokens: Tensor) -> Tensor:
@@ -250,7 +244,7 @@ def _taking_tokens(kind: Any, config: Any, padding: int | None) -> nn.Module:
             if padding is not None:
                 given["attention_mask"] = (tokens != padding).long()
             logits: Tensor = super().forward(input_ids=tokens, return_dict=True, **given).logits
-            return logits
+            return logits[..., :vocabulary]
 
     Network.__name__ = Network.__qualname__ = kind.__name__
     config.use_cache = False
