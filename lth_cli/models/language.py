@@ -80,7 +80,7 @@ def bert(
     if classes is not None or outputs is not None:
         return _taking_tokens(library.BertForSequenceClassification, config, padding)
     kind = library.BertForMaskedLM if span_ends is None else library.BertForQuestionAnswering
-    network = _taking_tokens(kind, config, padding)
+    network = _taking_tokens(kind, config, padding, vocabulary)
     pooler = library.models.bert.modeling_bert.BertPooler(config)
     nn.init.normal_(pooler.dense.weight, std=_DEVIATION)
     nn.init.zeros_(pooler.dense.bias)
@@ -116,12 +116,9 @@ def gpt2(
         attn_pdrop=dropout,
         **_ends(padding, classes, outputs),
     )
-    kind = (
-        library.GPT2LMHeadModel
-        if classes is None and outputs is None
-        else library.GPT2ForSequenceClassification
-    )
-    return _taking_tokens(kind, config, padding)
+    if classes is None and outputs is None:
+        return _taking_tokens(library.GPT2LMHeadModel, config, padding, vocabulary)
+    return _taking_tokens(library.GPT2ForSequenceClassification, config, padding)
 
 
 def opt(
@@ -153,12 +150,9 @@ def opt(
         dropout=dropout,
         **_ends(padding, classes, outputs),
     )
-    kind = (
-        library.OPTForCausalLM
-        if classes is None and outputs is None
-        else library.OPTForSequenceClassification
-    )
-    return _taking_tokens(kind, config, padding)
+    if classes is None and outputs is None:
+        return _taking_tokens(library.OPTForCausalLM, config, padding, vocabulary)
+    return _taking_tokens(library.OPTForSequenceClassification, config, padding)
 
 
 def llama(
@@ -219,12 +213,9 @@ def llama(
         tie_word_embeddings=tied,
         **_ends(padding, classes, outputs),
     )
-    kind = (
-        library.LlamaForCausalLM
-        if classes is None and outputs is None
-        else library.LlamaForSequenceClassification
-    )
-    return _taking_tokens(kind, config, padding)
+    if classes is None and outputs is None:
+        return _taking_tokens(library.LlamaForCausalLM, config, padding, vocabulary)
+    return _taking_tokens(library.LlamaForSequenceClassification, config, padding)
 
 
 def _ends(padding: int | None, classes: int | None, outputs: int | None) -> dict[str, Any]:
@@ -244,8 +235,11 @@ def _check(vocabulary: int, length: int, *, width: int, heads: int, positions: i
         raise ConfigError(("model.rows", f"{rows} are fewer than the tokenizer's {vocabulary} tokens"))
 
 
-def _taking_tokens(kind: Any, config: Any, padding: int | None) -> nn.Module:
-    """A model of the library that takes tokens [N, L], or tokens and segments [N, 2, L], and returns its logits."""
+def _taking_tokens(kind: Any, config: Any, padding: int | None, vocabulary: int | None = None) -> nn.Module:
+    """A model of the library that takes tokens [N, L], or tokens and segments [N, 2, L], and returns its logits.
+
+    Those of a `vocabulary` are of the tokenizer's tokens alone, where the embedding has more rows.
+    """
 
     class Network(kind):
         def forward(self, tokens: Tensor) -> Tensor:
@@ -258,7 +252,7 @@ def _taking_tokens(kind: Any, config: Any, padding: int | None) -> nn.Module:
             if "start_logits" in found:
                 return torch.stack([found["start_logits"], found["end_logits"]], -1)
             logits: Tensor = found.logits
-            return logits
+            return logits[..., :vocabulary]
 
     Network.__name__ = Network.__qualname__ = kind.__name__
     config.use_cache = False

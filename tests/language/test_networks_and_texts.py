@@ -18,8 +18,8 @@ PAIRS = Interface((2, 8), "int64", (3,), {**SIZES, "classes": 3, "padding": 0})
 TOLD = Interface((8,), "int64", (8, 2), {**SIZES, "token_classes": 2})
 
 
-def network(family, interface, seed=0):
-    sizes = {"width": 16, "depth": 2, "heads": 2, "positions": 16}
+def network(family, interface, seed=0, **more):
+    sizes = {"width": 16, "depth": 2, "heads": 2, "positions": 16, **more}
     if family != "gpt2":
         sizes["hidden"] = 32
     section = {"_target_": f"lth_cli.models.language.{family}", **sizes}
@@ -99,6 +99,14 @@ def test_what_would_take_them_the_wrong_way_round_is_refused(tmp_path, lth_in, t
     key = given.split("=")[0] if "gradual" not in given else "sparse_training.pattern"
     assert key in done.err and "8 weights here lie [inputs, outputs]" in " ".join(done.err.split())
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "opt", "llama"])
+def test_logits_are_of_the_tokens_that_the_tokenizer_has(family):
+    """An embedding may have more rows, as OPT's 50,272 for 50,265 tokens."""
+    model = network(family, TOKENS, rows=40)
+    assert model(torch.ones(2, 8, dtype=torch.int64)).shape == (2, 8, 30)
+    assert 40 in {parameter.shape[0] for parameter in model.parameters()}
 
 
 def test_padding_changes_no_answer():
