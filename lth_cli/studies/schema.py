@@ -83,7 +83,9 @@ class Step(_Part):
     )
     builds_on: list[str] = Field([], alias="from", description="Steps whose runs it needs.")
     ask: Literal["each", "together"] = Field(
-        "together", description="analyze: runs that differ in `seed` alone together, or each by itself."
+        "together",
+        description="analyze: runs that differ in `seed` alone together, or each by itself; train, prune: `each` is a "
+        "run for every run of the first step in `from`.",
     )
     next: Next | None = Field(None, description="What further overrides come next, by what was found so far.")
 
