@@ -17,11 +17,10 @@ from lth_cli.config.metrics import ACCURACY
 from lth_cli.config.seeds import derive_seed
 from lth_cli.config.spec import Interface, Spec, special_tokens
 from lth_cli.config.values import PositiveSteps
-from lth_cli.objectives.objective import Batch, Loss, Objective, mean_of, require
+from lth_cli.objectives.objective import UNSEEN, Batch, Loss, Objective, mean_of, require
 
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-_UNSEEN = -100  # what cross_entropy leaves out
 
 
 def masking_rate(schedule: str, first: float, last: float, done: float) -> float:
@@ -51,6 +50,7 @@ class _Chosen(Objective):
 
     metrics = (ACCURACY,)
     answers = "token"
+    mean_over = "targets"
     _needs: tuple[str, ...] = ("vocabulary", "length")
 
     def __init__(
@@ -116,17 +116,17 @@ class _Chosen(Objective):
 
     def logits(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Of the tokens that have a target, [tokens, classes]."""
-        return outputs[batch["targets"] != _UNSEEN]
+        return outputs[batch["targets"] != UNSEEN]
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Sums over the tokens that have a target: cross-entropy, right answers, how many."""
         targets = batch["targets"]
         return {
             "loss": functional.cross_entropy(
-                outputs.flatten(0, 1), targets.flatten(), ignore_index=_UNSEEN, reduction="sum"
+                outputs.flatten(0, 1), targets.flatten(), ignore_index=UNSEEN, reduction="sum"
             ),
             "correct": (outputs.argmax(-1) == targets).sum(),
-            "tokens": (targets != _UNSEEN).sum(),
+            "tokens": (targets != UNSEEN).sum(),
         }
 
     def summarize(self, totals: Mapping[str, float]) -> dict[str, float]:
@@ -145,8 +145,8 @@ class MaskedTokens(_Chosen):
     """Cross-entropy of logits [B, L, vocabulary] with the tokens that were chosen, of which most are masked.
 
     Of the chosen tokens `mask_share` become the mask token, `random_share` any token of the vocabulary, and the rest
-    stay (Devlin et al. 2019: 80, 10 and 10 %). The loss is the mean over the chosen tokens of a batch; where several
-    processes share one, over those of each part.
+    stay (Devlin et al. 2019: 80, 10 and 10 %). The loss is the mean over the chosen tokens of a batch, also
+    where several processes share it.
 
     Args:
         rate: share of the tokens chosen, special ones aside; with a schedule, at the first step.
@@ -192,15 +192,15 @@ class MaskedTokens(_Chosen):
         masked = chosen & (kind < self._mask_share)
         changed = chosen & ~masked & (kind < self._mask_share + self._random_share)
         shown = torch.where(changed, other, tokens).masked_fill(masked, self._special["mask"])
-        return {**batch, "tokens": shown, "targets": tokens.masked_fill(~chosen, _UNSEEN)}
+        return {**batch, "tokens": shown, "targets": tokens.masked_fill(~chosen, UNSEEN)}
 
     def task(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy (natural logarithm) over the chosen tokens."""
         targets = batch["targets"]
         total = functional.cross_entropy(
-            outputs.flatten(0, 1), targets.flatten(), ignore_index=_UNSEEN, reduction="sum"
+            outputs.flatten(0, 1), targets.flatten(), ignore_index=UNSEEN, reduction="sum"
         )
-        return total / (targets != _UNSEEN).sum().clamp(min=1)
+        return total / (targets != UNSEEN).sum().clamp(min=1)
 
 
 class SubstitutedTokens(_Chosen):
@@ -244,13 +244,13 @@ class SubstitutedTokens(_Chosen):
         shown = torch.where(chosen, other, tokens)
         targets = (shown != tokens).long()
         if "padding" in self._special:
-            targets = targets.masked_fill(tokens == self._special["padding"], _UNSEEN)
+            targets = targets.masked_fill(tokens == self._special["padding"], UNSEEN)
         return {**batch, "tokens": shown, "targets": targets}
 
     def task(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy (natural logarithm) over the tokens."""
         return functional.cross_entropy(
-            outputs.flatten(0, 1), batch["targets"].flatten(), ignore_index=_UNSEEN
+            outputs.flatten(0, 1), batch["targets"].flatten(), ignore_index=UNSEEN
         )
 
 

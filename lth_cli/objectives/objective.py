@@ -18,6 +18,8 @@ Batch: TypeAlias = Mapping[str, Tensor]
 """Tensors of some examples by name, the first axis of each being the example; read only."""
 Loss: TypeAlias = Callable[..., Tensor]
 """(outputs, batch) -> scalar, the mean over the examples of the batch."""
+UNSEEN = -100
+"""In the place of a token's target where it has none."""
 
 
 class Objective(abc.ABC):
@@ -33,6 +35,8 @@ class Objective(abc.ABC):
         mixed_labels: whether labels may be probabilities of classes, as MixUp and CutMix make them.
         answers: what a model gives logits for, so that a teacher's can stand beside a student's: the `example`, or
             each `token`; None where its outputs are no logits.
+        mean_over: what the loss of a batch is the mean over: its examples, or the `targets` of its view that are not
+            -100, of which parts of a batch may have different numbers.
     """
 
     metrics: tuple[Metric, ...]
@@ -40,6 +44,7 @@ class Objective(abc.ABC):
     several_processes: ClassVar[bool] = True
     mixed_labels: ClassVar[bool] = True
     answers: ClassVar[Literal["example", "token"] | None] = None
+    mean_over: ClassVar[Literal["examples", "targets"]] = "examples"
 
     def __init__(self, *, loss: Loss | None = None) -> None:
         self._own = loss

@@ -156,6 +156,8 @@ def make_plan(found: Found, typed: Sequence[str]) -> StudyPlan:
         points = []
         for labels, runs in sources:
             for combination, tried in combinations:
+                if step.command in ("train", "prune") and labels | combination != combination | labels:
+                    continue  # it builds on a run of another seed
                 all_labels = {**labels, **step.labels, **combination}
                 swept_here = {key: value for key, value in combination.items() if key != TRIAL} | tried
                 typed_here = [*overrides, *(f"{key}={value}" for key, value in swept_here.items())]
@@ -258,7 +260,9 @@ def _sources(
 ) -> list[tuple[dict[str, str], tuple[str, ...]]]:
     """What points of a step build on: labels and names of runs."""
     if command in ("train", "prune"):
-        return [({}, ())]
+        return (
+            [(dict(point.labels), ()) for point in steps[0].points] if steps and ask == "each" else [({}, ())]
+        )
     points = steps[0].points
     if command == "rewind" or ask == "each":
         return [(dict(point.labels), (point.name,)) for point in points]

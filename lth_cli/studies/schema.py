@@ -90,7 +90,9 @@ class Step(_Part):
         None, description="rewind: a step that trains, whose settings the masks are trained with."
     )
     ask: Literal["each", "together"] = Field(
-        "together", description="analyze: runs that differ in `seed` alone together, or each by itself."
+        "together",
+        description="analyze: runs that differ in `seed` alone together, or each by itself; train, prune: `each` is a "
+        "run for every run of the first step in `from`.",
     )
     next: Next | None = Field(None, description="What further overrides come next, by what was found so far.")
 

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lth_cli.config.errors import LthError
 from lth_cli.config.seeds import derive_seed
 from lth_cli.data.batches import Batch, Part
+from lth_cli.objectives.objective import UNSEEN
 from lth_cli.store.files import digest
 from lth_cli.store.masks import mask_digest
 from lth_cli.store.states import State
@@ -194,11 +195,19 @@ class ParallelTrainer(Trainer):
         start, stop = self._part.bounds(count)
         for layer in self._normalizations:
             layer.counts = start < stop
-        loss = self._loss(self._parallel, self._seen(batch))
-        share = loss * ((stop - start) / count)
+        seen = self._seen(batch)
+        loss = self._loss(self._parallel, seen)
+        share = loss * self._weight(seen, (stop - start) / count)
         # DDP takes the mean over the ranks.
         (share * self._ranks.size).backward()  # type: ignore[no-untyped-call]
         return share.detach()
+
+    def _weight(self, seen: Batch, share: float) -> float | Tensor:
+        """This part's weight in the mean loss of the whole batch; `share` is its share of the examples."""
+        if self.trajectory.recipe.objective.mean_over == "examples":
+            return share
+        own = (seen["targets"] != UNSEEN).sum().float() * (share > 0.0)
+        return own / self._ranks.add(own.clone()).clamp(min=1.0)
 
     def _batch_losses(self, losses: Tensor) -> Tensor:
         return self._ranks.add(losses.clone())

@@ -175,6 +175,7 @@ class Recipe:
             "sparse_training": self.sparse_section,
         }
         own = {name: part.sources for name, part in parts.items() if part is not None and part.sources}
+        over = self.objective.mean_over
         still = {"freeze": sorted(set(self.freeze))} if self.freeze else {}
         return {
             "model": self.model.model_dump(mode="json", exclude={"prune_output"}),
@@ -192,6 +193,8 @@ class Recipe:
                 **still,
                 **self.objective_section.unusual,
                 **self.objective.decided,
+                # Once it was the mean of the means of the parts.
+                **({"mean_over": over} if self.execution.processes > 1 and over != "examples" else {}),
             },
             **({"update": stepping} if (stepping := self.update_section.unusual) else {}),
             **({"update_numerics": numerics} if (numerics := self.update.numerics) > 1 else {}),

@@ -93,6 +93,21 @@ def test_a_reference_is_the_run_whose_swept_values_agree(own: Path):
     assert "distillation.teachers=[rates-quick-nets-lr_0.01-seed_1]" in taught.overrides
 
 
+def test_a_training_for_each_run_of_another_step_takes_that_run_and_its_seed(own: Path):
+    each = "from: [nets]\n    ask: each"
+    own.write_text(
+        OWN.replace("from: [nets]", each).replace("{optimizer.lr: [0.01], seed: [1]}", "{seed: [0, 1]}")
+    )
+    assert [(dict(point.labels), point.overrides[-2:]) for point in _points(own)["taught"]] == [
+        (
+            {"optimizer.lr": lr, "seed": seed},
+            (f"distillation.teachers=[rates-quick-nets-lr_{lr}-seed_{seed}]", f"seed={seed}"),
+        )
+        for lr in ("0.0001", "0.01")
+        for seed in ("0", "1")
+    ]
+
+
 def test_a_rewind_takes_each_run_and_a_question_runs_that_differ_by_seed(own: Path):
     points = _points(own)
     assert [point.sources for point in points["again"]] == [
