@@ -30,6 +30,7 @@ from lth_cli.store.files import (
     read_sealed,
     write_sealed,
     write_text,
+    writing,
 )
 from lth_cli.store.holder import Life
 from lth_cli.store.locks import Lock
@@ -97,6 +98,12 @@ class Sweep:
         sweep = cls(folder_of(runs_dir, name))
         make_folder(sweep.path / "points")
         make_folder(sweep.path / "logs")
+        for point in points:
+            if point.job is None:
+                # A killed launcher may have left one, of this point or of another that had this number.
+                note = sweep._note_path(point.index)
+                with writing(note):
+                    note.unlink(missing_ok=True)
         content = {
             "format": FORMAT,
             "name": name,
@@ -171,12 +178,15 @@ class Sweep:
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
-        write_sealed(self.path / "points" / f"{index:04d}.json", content)
+        write_sealed(self._note_path(index), content)
 
     def noted(self, index: int) -> dict[str, Any]:
         """The last note about a point, {} before the first. Raises Damaged, ReadFailed."""
-        path = self.path / "points" / f"{index:04d}.json"
+        path = self._note_path(index)
         return read_sealed(path) if path.exists() else {}
+
+    def _note_path(self, index: int) -> Path:
+        return self.path / "points" / f"{index:04d}.json"
 
     def log_path(self, index: int) -> Path:
         """Where the worker of a point prints."""

@@ -48,6 +48,16 @@ def test_state_without_a_cluster(tmp_path, run, noted, expected):
     assert state_of(sweep) == expected
 
 
+def test_the_note_of_a_killed_launcher_is_not_believed_by_the_next(tmp_path):
+    """It stands where another point may be now, or where no run was made yet; that of a job stays."""
+    make(tmp_path).note(0, "running")
+    sweep = make(tmp_path)
+    with sweep.lock().acquire():
+        assert state_of(sweep)[0] == "waiting"
+    make(tmp_path, job="7").note(0, "failed", "no data")
+    assert make(tmp_path, job="7").noted(0)["error"] == "no data"
+
+
 def test_waiting_and_running_while_a_launcher_lives(tmp_path):
     sweep = make(tmp_path)
     with sweep.lock().acquire():
