@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from lth_cli.data.tokenizer import Tokenizer, Window
 
 _KEY = "dataset.path"
 _log = logging.getLogger(__name__)
-_VERSIONS = {1: "v1.1", 2: "v2.0"}
 _NOTHING = 255  # a byte that UTF-8 never has
 
 
@@ -41,7 +40,7 @@ def squad(
     *,
     tokenizer: str | None = None,
     path: str | None = None,
-    version: Literal[1, 2] = 1,
+    unanswered: bool = False,
     length: Length = 384,
     overlap: Annotated[int, Field(ge=0)] = 128,
 ) -> Fields:
@@ -57,7 +56,7 @@ def squad(
         place: for `data.root`, in which `squad/train-v1.1.json` lies, and the cache.
         tokenizer: folder of the tokenizer.
         path: folder of the files; null is `squad` in `data.root`.
-        version: 1 (v1.1) or 2 (v2.0), which has questions without an answer.
+        unanswered: SQuAD 2.0 (v2.0), which has questions without an answer, in place of 1.1.
         length: tokens of a window.
         overlap: tokens of the context that a window shares with the next.
 
@@ -72,7 +71,8 @@ def squad(
         root = place.root / "squad"
     else:
         raise ConfigError((_KEY, "name the folder of SQuAD's files, or data.root, in which squad lies"))
-    paths = [root / f"{split}-{_VERSIONS[version]}.json" for split in ("train", "dev")]
+    version = "v2.0" if unanswered else "v1.1"
+    paths = [root / f"{split}-{version}.json" for split in ("train", "dev")]
     for file in paths:
         if not file.is_file():
             raise RequestError(f"{file} is not there; SQuAD is {paths[0].name} and {paths[1].name} in {root}")
@@ -80,7 +80,7 @@ def squad(
 
     def make() -> Made:
         found = [
-            _examples(questions(holds, name, unanswered=version == 2), speaker, length, overlap)
+            _examples(questions(holds, name, unanswered=unanswered), speaker, length, overlap)
             for name, holds in files
         ]
         made: dict[str, Tensor] = {}
@@ -89,7 +89,7 @@ def squad(
             if field in ("text", "answers"):
                 both = _alike(both)
             made |= {f"train_{field}": both[0], f"test_{field}": both[1]}
-        return made, {**speaker.sizes, "length": length, "unanswered": int(version == 2)}
+        return made, {**speaker.sizes, "length": length, "unanswered": int(unanswered)}
 
     settings = {"squad": version, "length": length, "overlap": overlap}
     made, sizes = kept(place, speaker, [holds for _, holds in files], settings, make)
@@ -136,7 +136,9 @@ def questions(found: bytes, path: str, *, unanswered: bool) -> list[Question]:
 def _question(one: dict[str, Any], context: str, path: str, unanswered: bool) -> Question:
     answers = tuple((answer["text"], answer["answer_start"]) for answer in one["answers"])
     if not answers and not unanswered:
-        raise ConfigError((_KEY, f"{path!r}: {one['id']} has no answer, as in version 2: dataset.version=2"))
+        raise ConfigError(
+            (_KEY, f"{path!r}: {one['id']} has no answer, as in SQuAD 2.0: dataset.unanswered=true")
+        )
     for text, start in answers:
         if not text or not 0 <= start <= len(context) - len(text):
             raise ConfigError((_KEY, f"{path!r}: answer {text!r} of {one['id']} is not within its context"))

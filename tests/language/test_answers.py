@@ -120,7 +120,7 @@ def test_no_answer(place, tokenizer, files):
     asked = [{**one, "answers": []} for one in ASKED]
     for name in ("train", "dev"):
         (files / f"{name}-v2.0.json").write_text(told({"context": CONTEXT, "qas": asked}, OTHER))
-    objective, batch = batch_of(squad(place, tokenizer=str(tokenizer), version=2, length=10, overlap=2))
+    objective, batch = batch_of(squad(place, tokenizer=str(tokenizer), unanswered=True, length=10, overlap=2))
     assert batch["spans"][:4].tolist() == [[0, 0]] * 4
     outputs = spoken([(4, 5), (5, 7), (5, 5), (4, 4), (4, 4)])
     outputs[:, 0] = torch.tensor([20.0, 20.0, 0.0, 20.0, 0.0])[:, None]
@@ -138,7 +138,7 @@ def test_no_answer(place, tokenizer, files):
         (told(), "has no questions"),
         (
             told({"context": "good", "qas": [{"id": "q", "question": "is", "answers": []}]}),
-            "dataset.version=2",
+            "dataset.unanswered=true",
         ),
         (told({**OTHER, "context": "ok"}), "answer 'good' of c is not within its context"),
     ],
@@ -152,7 +152,7 @@ def test_files_that_are_no_squad(place, tokenizer, files, text, message):
 
 def test_what_does_not_fit(place, tokenizer, files):
     with pytest.raises(RequestError, match=r"train-v2\.0\.json is not there; SQuAD is"):
-        squad(place, tokenizer=str(tokenizer), version=2)
+        squad(place, tokenizer=str(tokenizer), unanswered=True)
     with pytest.raises(ConfigError, match=r"10 leaves 5 tokens beside a question of 2, which must be more"):
         squad(place, tokenizer=str(tokenizer), length=10, overlap=5)
 
