@@ -111,7 +111,7 @@ def alike(options: argparse.Namespace) -> Iterator[dict[str, str]]:
 def repeat(options: argparse.Namespace) -> Iterator[dict[str, str]]:
     """Trainings gone on from a state, and runs killed again and again, beside ones that were left alone."""
     yield from _resumed()
-    epochs, kills = (60, 3) if THERE else (2, 1)
+    epochs, kills = (20, 3) if THERE else (2, 1)
     nets = {
         "ResNet-8 on digits, crop": [
             "model=resnet20",
@@ -517,25 +517,73 @@ def tickets(options: argparse.Namespace) -> Iterator[dict[str, str]]:
     steps = options.steps or (20_000 if THERE else 4)
     shared = ["experiment=lmc_resnet20_cifar10", "dataset=cifar10_images", f"dataset.path={options.images}"]
     shared += [f"device={DEVICE}", "precision=bf16", f"training.length={steps}it", "evaluation.train=false"]
-    shared += [f"evaluation.every={steps}it", f"runs_dir={options.work}/runs", "threads=1"]
+    shared += [f"evaluation.every={steps}it", "threads=1"]
     # At the same shares of the training as in the paper.
     drops = ",".join(f"{round(share * steps)}it" for share in (32 / 63, 48 / 63))
     shared.append(f"schedule.milestones=[{drops}]")
+    points = ("500it", "0") if THERE else ("2it", "0")
     for rounds in (3, 6, 8) if THERE else (1,):
-        for to in ("500it", "0") if THERE else ("2it", "0"):
-            begun = time.monotonic()
-            run = lth.prune(*shared, f"rewind.to={to}", f"pruning.rounds={rounds}", f"name=to{to}-{rounds}")
+        begun = time.monotonic()
+        wanted = [*shared, f"rewind.to={','.join(points)}", f"pruning.rounds={rounds}"]
+        _sweep(options.work / "tickets", wanted, workers=2)
+        for path in sorted((options.work / "tickets" / "runs").glob("*/run.json")):
+            run = lth.run(path.parent)
             results = run.results()
-            last = results[results["round"] == rounds].iloc[0]
-            dense = results[results["round"] == 0].iloc[0]
+            last = results[results["round"] == rounds]
+            if last.empty:
+                continue
             yield {
                 "steps": str(steps),
-                "rewound to": to,
-                "weights remaining, %": f"{100 * last['density']:.1f}",
-                "ticket, %": f"{100 * last['test_accuracy']:.2f}",
-                "dense, %": f"{100 * dense['test_accuracy']:.2f}",
-                "seconds of this call": f"{time.monotonic() - begun:.0f}",
+                "rewound to": str(run.config["rewind"]["to"]),
+                "weights remaining, %": f"{100 * last['density'].iloc[0]:.1f}",
+                "ticket, %": f"{100 * last['test_accuracy'].iloc[0]:.2f}",
+                "dense, %": f"{100 * results['test_accuracy'].iloc[0]:.2f}",
+                "seconds of both": f"{time.monotonic() - begun:.0f}",
             }
+
+
+def seeds(options: argparse.Namespace) -> Iterator[dict[str, str]]:
+    """The same pruning of several seeds: a command each, and one sweep whose workers share the device."""
+    count, rounds, length = (8, 12, 10) if THERE else (2, 1, 1)
+    shared = ["dataset=mnist", "dataset._target_=common.grey", f"device={DEVICE}", "threads=1"]
+    shared += [f"training.length={length}ep", f"pruning.rounds={rounds}", "evaluation.train=false"]
+    alone = []
+    for seed in range(2):
+        begun = time.monotonic()
+        subprocess.run(
+            _words(options.work / f"alone{seed}", [*shared, f"seed={seed}"]), env=_environment(), check=True
+        )
+        alone.append(time.monotonic() - begun)
+    one_by_one = count * statistics.fmean(alone)
+    yield {
+        "seeds": str(count),
+        "how": "a command each, one after another (mean of two, times their number)",
+        "seconds": f"{one_by_one:.0f}",
+        "times as fast": "1",
+    }
+    for workers in (count // 2, count) if THERE else (count,):
+        begun = time.monotonic()
+        _sweep(options.work / f"sweep{workers}", [*shared, f"seed=range({count})"], workers)
+        took = time.monotonic() - begun
+        yield {
+            "seeds": str(count),
+            "how": f"one sweep, workers: {workers}",
+            "seconds": f"{took:.0f}",
+            "times as fast": f"{one_by_one / took:.1f}",
+        }
+
+
+def _sweep(folder: Path, overrides: list[str], workers: int) -> None:
+    words = [sys.executable, "-c", "from lth_cli.cli.main import main; main()", "prune", "-m", "-q"]
+    words += [f"runs_dir={folder}/runs", *overrides, "launcher=local", f"launcher.workers={workers}"]
+    words += ["launcher.gpus=[0]"] if THERE else []
+    subprocess.run(words, env=_environment(), stdout=subprocess.DEVNULL, check=True)
+
+
+def _environment() -> dict[str, str]:
+    """In which others find `common`, too."""
+    found = [str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, found))}
 
 
 PARTS = {
@@ -549,7 +597,7 @@ PARTS = {
     "repeat": Part(
         "The same bytes",
         "2 rounds. SIGKILL at random moments, the same command again. Deterministic algorithms, as always.",
-        150,
+        240,
         repeat,
     ),
     "speed": Part(
@@ -564,12 +612,20 @@ PARTS = {
         "Beside open_lth",
         "Seconds of a long run less those of a short one, over the steps between. open_lth reads each image through "
         "PIL in the training process, its default.",
-        150,
+        200,
         peer,
+    ),
+    "seeds": Part(
+        "Several seeds",
+        "LeNet-300-100 on images of MNIST's shape, 12 rounds of 2,000 steps in batches of 60; whole processes, starting "
+        "included. Every run has the bytes that it has alone.",
+        240,
+        seeds,
     ),
     "tickets": Part(
         "Tickets of ResNet-20",
-        "CIFAR-10 as JPEG images; the recipe of Frankle et al. 2020 but for its length, one seed, bf16.",
+        "CIFAR-10 as JPEG images; the recipe of Frankle et al. 2020 but for its length, one seed, bf16; two workers share "
+        "the GPU.",
         400,
         tickets,
     ),

@@ -50,7 +50,10 @@ def build(config: schema.Optimizer, model: nn.Module) -> torch.optim.Optimizer:
     arguments = check_arguments(target, _tuples(given), "optimizer", supplied=("params",))
     accepted = inspect.signature(target).parameters
     if "fused" in accepted and not {"fused", "foreach", "differentiable", "capturable"} & arguments.keys():
-        arguments["fused"] = next(model.parameters()).device.type in ("cpu", "cuda", "mps")
+        device = next(model.parameters()).device.type
+        # Adagrad's has no CUDA kernel, which it says in its first step alone.
+        lacking = device == "cuda" and issubclass(target, torch.optim.Adagrad)
+        arguments["fused"] = device in ("cpu", "cuda", "mps") and not lacking
     try:
         return target(model.parameters(), **arguments)
     except (ValueError, TypeError, RuntimeError) as error:
