@@ -617,15 +617,15 @@ PARTS = {
     ),
     "seeds": Part(
         "Several seeds",
-        "LeNet-300-100 on images of MNIST's shape, 12 rounds of 2,000 steps in batches of 60; whole processes, starting "
-        "included. Every run has the bytes that it has alone.",
+        "LeNet-300-100 on images of MNIST's shape, 12 rounds of 2,000 steps in batches of 60; whole processes, "
+        "starting included. Every run has the bytes that it has alone.",
         240,
         seeds,
     ),
     "tickets": Part(
         "Tickets of ResNet-20",
-        "CIFAR-10 as JPEG images; the recipe of Frankle et al. 2020 but for its length, one seed, bf16; two workers share "
-        "the GPU.",
+        "CIFAR-10 as JPEG images; the recipe of Frankle et al. 2020 but for its length, one seed, bf16; two workers "
+        "share the GPU.",
         400,
         tickets,
     ),

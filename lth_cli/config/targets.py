@@ -108,6 +108,19 @@ def check_arguments(
     return checked
 
 
+def with_defaults(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as they stand in a config, and what the function takes where one is left out.
+
+    Args:
+        function: what will be called with them.
+        arguments: keys and values, plain.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+    return plain | dict(arguments)
+
+
 def first_two(function: Callable[..., Any]) -> tuple[str, ...]:
     """The names under which a function takes the outputs of a model and the batch."""
     return tuple(inspect.signature(function).parameters)[:2]

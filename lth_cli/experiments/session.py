@@ -19,6 +19,7 @@ from lth_cli.config.goals import Goal
 from lth_cli.config.metrics import Metric, noting
 from lth_cli.config.named import SURROUNDINGS
 from lth_cli.config.schema import Config
+from lth_cli.config.targets import locate, with_defaults
 from lth_cli.experiments.environment import describe_machine, git_commit, own_code_git
 from lth_cli.experiments.kept_data import keep_data, with_kept_data, without_places_of_data
 from lth_cli.experiments.ledger import ledger
@@ -390,6 +391,11 @@ def find_existing(config: Config, kind: str, name: str, source: str | None = Non
     for key in ("device", "threads"):
         if ours[key] == "auto":
             ours[key] = theirs.get(key)
+    target = config.dataset.target
+    if theirs["dataset"]["_target_"] == target:
+        # Of a release whose data set had fewer keys: what they are by default is what it did.
+        reader = locate(target, "dataset._target_")
+        ours["dataset"], theirs["dataset"] = (with_defaults(reader, one["dataset"]) for one in (ours, theirs))
     differing = differences(ours, theirs)
     if run.info["kind"] != kind:
         differing.insert(0, f"command ({run.info['kind']} there, {kind} now)")

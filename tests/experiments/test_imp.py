@@ -231,6 +231,19 @@ def test_another_experiment_cannot_take_the_name(run, folder, lth_in, small):
     assert "command (prune there, train now)" in other.err
 
 
+def test_a_key_that_data_had_not_yet_is_its_default(tmp_path, lth_in):
+    typed = ("dataset=mnist1d", "dataset.num_samples=100", "training.length=1it", "device=cpu", "threads=1")
+    assert lth_in(tmp_path, "train", *typed, "name=early", "-q").code == 0
+    path = tmp_path / "runs" / "early" / "config.yaml"
+    stored = path.read_text()
+    path.write_text(stored.replace("  shuffle_seq: false\n", ""))
+    assert path.read_text() != stored
+    assert "finished already" in lth_in(tmp_path, "train", *typed, "name=early").err
+    refused = lth_in(tmp_path, "train", *typed, "dataset.shuffle_seq=true", "name=early")
+    assert refused.code == 2
+    assert "dataset.shuffle_seq (False there, True now)" in refused.err
+
+
 def test_a_longer_sweep_repeats_no_step(run, folder, lth_in, small):
     """Two more rounds under another name: everything up to round 4 is read, the rest trained."""
     more = lth_in(
