@@ -1,4 +1,4 @@
-"""Malformed requests, 350 of them: each exits 2 with a message, without a traceback, and leaves nothing on the disk."""
+"""Malformed requests, 210 of them: each exits 2 with a message, without a traceback, and leaves nothing on the disk."""
 
 import malformed
 import pytest
@@ -11,7 +11,7 @@ def test_malformed(kind):
     seen = []
 
     @settings(
-        max_examples=50,
+        max_examples=30,
         deadline=None,
         derandomize=True,
         database=None,
@@ -25,4 +25,4 @@ def test_malformed(kind):
         seen.append(answer.code)
 
     check()
-    assert seen.count(2) >= 40
+    assert seen.count(2) >= 24
