@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -65,7 +66,7 @@ def first_inputs(model: nn.Module, tokens: Tensor) -> tuple[Tensor, Call]:
     named = {
         name: value
         for name, value in more.items()
-        if name not in ("hidden_states", "past_key_values", "use_cache")
+        if name not in ("hidden_states", "cache", "past_key_values", "use_cache")
     }
 
     def call(block: nn.Module, activations: Tensor) -> Tensor:
@@ -176,6 +177,8 @@ def written(
     authors' code by the library's default. A text goes on beyond an end token, and is kept in whatever language.
     """
     library = cast(Any, type(model).__mro__[1])
+    # transformers renamed what a model knows of earlier tokens; the old name goes with release 5.40.
+    memory = "cache" if "cache" in inspect.signature(library.forward).parameters else "past_key_values"
     device = next(model.parameters()).device
     found = []
     for size in [batch] * (count // batch) + [count % batch] * (count % batch > 0):
@@ -183,9 +186,9 @@ def written(
         last, past = texts, None
         for place in range(1, length):
             answered = library.forward(
-                model, input_ids=last.to(device), past_key_values=past, use_cache=True, return_dict=True
+                model, input_ids=last.to(device), use_cache=True, return_dict=True, **{memory: past}
             )
-            past, logits = answered.past_key_values, answered.logits[:, -1, :vocabulary].float().cpu()
+            past, logits = answered[memory], answered.logits[:, -1, :vocabulary].float().cpu()
             if place <= 4:
                 last = logits.argmax(1, keepdim=True)
             else:
