@@ -62,12 +62,14 @@ def markdown(plan: StudyPlan, tables: Mapping[str, Pivot], verdicts: Sequence[Ve
     typed = " ".join(text for text in plan.typed if not text.startswith(("data.", "runs_dir=", "launcher")))
     command = f"lth study run {plan.found.name} profile={plan.profile} {typed}".strip()
     lines = [f"# {plan.found.name}: {study.about}", "", study.paper, "", f"Claim: {study.claim}", ""]
-    lines += [
-        f"`{command}`" + (f"; {plan.size.about}" if plan.size.about else ""),
-        "",
-        f"Seeds: {seeds}.",
-        "",
+    lines += [f"`{command}`" + (f"; {plan.size.about}" if plan.size.about else ""), ""]
+    others = [
+        f"- `lth study run {plan.found.name} profile={name}`" + (f"; {one.about}" if one.about else "")
+        for name, one in study.profiles.items()
+        if name != plan.profile
     ]
+    lines += ["Other sizes:", "", *others, ""] if others else []
+    lines += [f"Seeds: {seeds}.", ""]
     if verdicts:
         lines += ["## What held here", ""]
         lines += [f"- **{_WORDS[one.held]}**: {one.claim} (`{one.check}`{_reason(one)})" for one in verdicts]

@@ -27,7 +27,7 @@ steps:
     next: {function: lth_cli.studies.branching.earliest_true, answers: stability, key: analysis.at, column: stable,
            lowest: 0, highest: 4, resolution: 1}
   longer: {command: train}
-profiles: {quick: {without: [longer]}}
+profiles: {quick: {without: [longer]}, whole: {about: all of it}}
 tables:
   longer: {title: Left out here, of: [longer], rows: step}
   accuracy: {title: Accuracy, of: [imp, again], rows: step, columns: kind}
@@ -63,6 +63,7 @@ def test_a_study_runs_once_and_its_report_stays_the_same(study: Path, tmp_path: 
     assert "not checked: not measured" in told
     folder = tmp_path / "runs" / "studies" / "own" / "quick"
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert b"- `lth study run own profile=whole`; all of it\n" in before["report.md"]
     assert b"## Stability" in before["report.md"] and b"Left out here" not in before["report.md"]
     assert {"report.md", "study.json", "accuracy.csv", "stability.csv", "there.png"} <= before.keys()
     assert "nothing.png" not in before and b"Nothing" not in before["report.md"]
