@@ -1,4 +1,4 @@
-"""Data sets in Arrow and Parquet files, as the library datasets saves them and as the hub lays them out.
+"""Data sets in Arrow and Parquet files, as the library datasets saves them and as the hub lays them out; shards.
 
 Their columns are read by pyarrow, and nothing in them is executed: no loading script, no pickle, no extension type.
 """
@@ -15,7 +15,8 @@ from lth_cli.config import extras
 from lth_cli.config.errors import ConfigError
 
 ENDINGS = (".parquet", ".arrow")
-_SHARD = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<count>\d{5})")
+_SHARD = re.compile(r"(?P<name>.+)[-.]\d{5}-of-(?P<count>\d{5})")
+_LINES = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
 
 
 def shards(path: str, key: str, split: str) -> list[str]:
@@ -109,6 +110,10 @@ def _splits(folder: Path, key: str) -> dict[str, list[Path]]:
         files = sorted(file for ending in ENDINGS for file in place.glob(f"*{ending}"))
         if files:
             return _by_name(files, key)
+    # As C4 is published: c4-train.00000-of-01024.json.gz.
+    lines = [file for file in sorted(folder.iterdir()) if file.name.endswith(_LINES)]
+    if parts := [file for file in lines if _SHARD.fullmatch(_stem(file))]:
+        return _by_name(parts, key)
     # As the hub converts what has another format: SPLIT/0000.parquet.
     converted = {
         place.name: files
@@ -120,7 +125,10 @@ def _splits(folder: Path, key: str) -> dict[str, list[Path]]:
     inner = [place.name for place in sorted(folder.iterdir()) if place.is_dir()]
     told = f"; name one of its folders: {', '.join(inner[:8])}" if inner else ""
     raise ConfigError(
-        (key, f"{str(folder)!r} is a folder without *.parquet or *.arrow, or what datasets saves{told}")
+        (
+            key,
+            f"{str(folder)!r} has no *.parquet, *.arrow, shards of JSON lines, or what datasets saves{told}",
+        )
     )
 
 
@@ -148,12 +156,16 @@ def _noted(path: Path, key: str) -> dict[str, Any]:
     return found
 
 
+def _stem(file: Path) -> str:
+    return Path(file.name.removesuffix(".gz")).stem
+
+
 def _by_name(files: Sequence[Path], key: str) -> dict[str, list[Path]]:
     """Files by what their names say before `-00000-of-00001`. Raises ConfigError: of some splits not all are there."""
     found: dict[str, list[Path]] = {}
     counts: dict[str, int] = {}
     for file in files:
-        shard = _SHARD.fullmatch(file.stem)
+        shard = _SHARD.fullmatch(_stem(file))
         name = (shard["name"] if shard else file.stem).rpartition("-")[2]
         found.setdefault(name, []).append(file)
         counts[name] = int(shard["count"]) if shard else len(found[name])

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import logging
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def content(path: str, key: str) -> bytes:
     try:
         found = Path(path).expanduser().read_bytes()
         return gzip.decompress(found) if found[:2] == b"\x1f\x8b" else found
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigError((key, f"{path!r} cannot be read: {error}")) from error
 
 
@@ -104,6 +105,9 @@ def rows(found: bytes, path: str, key: str, columns: Columns) -> Iterator[Row]:
         taken, labels, *others = arrow.columns(found, path, key, wanted)
         first = _strings(taken, path, columns.text, key)
         second = _strings(others[0], path, str(columns.pair), key) if others else [None] * len(first)
+        if None in labels:
+            at = labels.index(None) + 1
+            raise ConfigError((key, f"{path!r}: {columns.label!r} of example {at} is null"))
         yield from map(Row, first, second, map(str, labels))
         return
     told = decoded(found, path, key)
@@ -169,7 +173,10 @@ def _cell(record: dict[str, Any], column: str | int, path: str, number: int, key
     if column not in record:
         there = ", ".join(record) or "none"
         raise ConfigError((key, f"{path!r}, line {number} has no {column!r}; it has {there}"))
-    return record[str(column)]
+    found = record[str(column)]
+    if found is None:
+        raise ConfigError((key, f"{path!r}, line {number}: {column!r} is null"))
+    return found
 
 
 def _place(column: str | int, names: Sequence[str], path: str, key: str) -> int:

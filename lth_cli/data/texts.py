@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -319,6 +320,8 @@ def _targets(table: Sequence[Row], path: str, key: str) -> dict[str, Tensor]:
             values.append(float(row.label))
         except ValueError:
             raise ConfigError((key, f"{path!r}: {row.label!r}, of example {at}, is no number")) from None
+        if not math.isfinite(values[-1]):
+            raise ConfigError((key, f"{path!r}: {row.label!r}, of example {at}, is not finite"))
     return {"targets": torch.tensor(values, dtype=torch.float32)}
 
 

@@ -173,7 +173,7 @@ def llama(
     tied: bool = True,
     rows: PositiveInt | None = None,
 ) -> nn.Module:
-    """Llama (Touvron et al. 2023, arXiv:2302.13971); the defaults are the sizes of SmolLM2-135M.
+    """Llama (Touvron et al. 2023, arXiv:2302.13971); width and depth are those of SmolLM2-135M by default.
 
     Args:
         vocabulary: as `bert`; so are those not named here.
@@ -238,14 +238,18 @@ def _check(vocabulary: int, length: int, *, width: int, heads: int, positions: i
 def _taking_tokens(kind: Any, config: Any, padding: int | None, vocabulary: int | None = None) -> nn.Module:
     """A model of the library that takes tokens [N, L], or tokens and segments [N, 2, L], and returns its logits.
 
-    Those of a `vocabulary` are of the tokenizer's tokens alone, where the embedding has more rows.
+    Those of a `vocabulary` are of the tokenizer's tokens alone, where the embedding has more rows. Segments are told to
+    models with an embedding of them; GPT-2 would add those of the words 0 and 1.
     """
+    segmented = getattr(config, "type_vocab_size", 0) > 1
 
     class Network(kind):
         def forward(self, tokens: Tensor) -> Tensor:
             given: dict[str, Tensor] = {}
             if tokens.dim() == 3:
-                tokens, given["token_type_ids"] = tokens.unbind(1)
+                tokens, segments = tokens.unbind(1)
+                if segmented:
+                    given["token_type_ids"] = segments
             if padding is not None:
                 given["attention_mask"] = (tokens != padding).long()
             found = super().forward(input_ids=tokens, return_dict=True, **given)

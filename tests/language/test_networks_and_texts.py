@@ -1,5 +1,8 @@
 """Networks of transformers as lth builds them, tied embeddings, and texts to tokens."""
 
+import gzip
+import json
+
 import pytest
 import torch
 
@@ -174,3 +177,46 @@ def test_glue_by_its_files(tmp_path, tokenizer, place):
     with pytest.raises(ConfigError, match="is none of CoLA"):
         glue(place, task="cola", tokenizer=str(tokenizer))
     assert len(GLUE) == 9
+
+
+def test_json_lines_of_c4_and_what_is_wrong_in_tables(tmp_path, tokenizer, place):
+    """Shards are split by their names; nothing that is no text, class or number passes for one."""
+    given = {"tokenizer": str(tokenizer), "length": 4}
+    c4 = tmp_path / "c4"
+    c4.mkdir()
+    for name, text in (
+        ("train.00000-of-00002", "good"),
+        ("train.00001-of-00002", "fine"),
+        ("validation.00000-of-00001", "bad"),
+    ):
+        line = json.dumps({"text": f"{text} {text}", "url": "u"})
+        (c4 / f"c4-{name}.json.gz").write_bytes(gzip.compress(line.encode()))
+    found = running_text(place, path=str(c4), **given)
+    assert [found.train["tokens"].tolist(), found.test["tokens"].tolist()] == [
+        [[2, 5, 5, 3], [2, 6, 6, 3]],
+        [[2, 10, 10, 3]],
+    ]
+    (c4 / "c4-train.00001-of-00002.json.gz").unlink()
+    with pytest.raises(ConfigError, match="has 1 of the 2 files of 'train'"):
+        running_text(place, path=str(c4), **given)
+    packed = bytearray((c4 / "c4-train.00000-of-00002.json.gz").read_bytes())
+    packed[12] ^= 0xFF
+    (tmp_path / "torn.jsonl.gz").write_bytes(packed)
+    for name, lines, told in (
+        ("torn.jsonl.gz", None, "cannot be read"),
+        ("a.jsonl", '{"text": null, "label": 1}', "line 1: 'text' is null"),
+        ("b.jsonl", '{"text": "good", "label": null}', "line 1: 'label' is null"),
+        ("c.jsonl", '{"text": "good", "label": NaN}', "'nan', of example 1, is not finite"),
+    ):
+        if lines is not None:
+            (tmp_path / name).write_text(lines)
+        with pytest.raises(ConfigError, match=told):
+            sentences(place, path=str(tmp_path / name), test_path=str(tmp_path / name), numbers=True, **given)
+
+
+def test_segments_are_told_to_networks_that_have_them():
+    tokens = torch.tensor([[2, 5, 6, 3]])
+    for family, told in (("bert", True), ("gpt2", False)):
+        model = network(family, PAIRS, dropout=0.0).eval()
+        first, second = (model(torch.stack([tokens, of], 1)) for of in (tokens * 0, (tokens > 4).long()))
+        assert torch.equal(first, second) is not told

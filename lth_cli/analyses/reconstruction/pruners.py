@@ -30,8 +30,8 @@ def pruned(method: str, weight: Tensor, gram: Tensor, sparsity: float, pattern: 
     if pattern != "unstructured":
         mask = _of_pattern(score, pattern)
     elif method == "wanda":
-        gone = score.argsort(dim=1, stable=True)[:, : int(score.shape[1] * sparsity)]
-        mask = torch.ones_like(score, dtype=torch.bool).scatter_(1, gone, False)
+        kept = score.argsort(dim=1, descending=True, stable=True)[:, : int(score.shape[1] * (1 - sparsity))]
+        mask = torch.zeros_like(score, dtype=torch.bool).scatter_(1, kept, True)
     else:
         mask = score > _threshold(score, sparsity)
     return weight * mask, mask
