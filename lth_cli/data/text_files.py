@@ -106,8 +106,8 @@ def rows(found: bytes, path: str, key: str, columns: Columns) -> Iterator[Row]:
         first = _strings(taken, path, columns.text, key)
         second = _strings(others[0], path, str(columns.pair), key) if others else [None] * len(first)
         if None in labels:
-            at = labels.index(None) + 1
-            raise ConfigError((key, f"{path!r}: {columns.label!r} of example {at} is null"))
+            number = labels.index(None) + 1
+            raise ConfigError((key, f"{path!r}: {columns.label!r} of example {number} is null"))
         yield from map(Row, first, second, map(str, labels))
         return
     told = decoded(found, path, key)
