@@ -2,6 +2,7 @@
 
 python benchmarks/sweeps.py planning                  a minute
 python benchmarks/sweeps.py local FOLDER              about 5 minutes on two cores
+python benchmarks/sweeps.py seeds FOLDER              about 10 minutes on two cores
 python benchmarks/sweeps.py slurm FOLDER              about 4 minutes; needs slurm-wlm, munge, root and ../shared/slurm
 """
 
@@ -128,6 +129,49 @@ def local(folder: Path) -> None:
     )
 
 
+def seeds(folder: Path) -> None:
+    """Twelve rounds for several seeds: a command each, one after another, and sweeps."""
+    shared = (
+        "dataset=digits",
+        "threads=1",
+        "device=cpu",
+        "pruning.rounds=12",
+        "evaluation.train=false",
+        "-q",
+    )
+    lines, digests = [], []
+    for count in (5, 8):
+        values = [f"seed={seed}" for seed in range(count)]
+        begun = time.perf_counter()
+        for seed, value in enumerate(values):
+            lth("prune", *shared, value, f"name=s-seed_{seed}", runs_dir=folder / f"{count}_alone")
+        alone = time.perf_counter() - begun
+        lines.append(f"| {count} | a command each | {alone:.0f} | 1 |\n")
+        for workers in (1, 2):
+            more = ("launcher=local", f"launcher.workers={workers}") if workers > 1 else ()
+            runs_dir = folder / f"{count}_{workers}"
+            begun = time.perf_counter()
+            lth("prune", "-m", *shared, f"seed=range({count})", "name=s", *more, runs_dir=runs_dir)
+            took = time.perf_counter() - begun
+            lines.append(f"| {count} | one sweep, {workers} at a time | {took:.0f} | {alone / took:.2f} |\n")
+            digests.append(_masks(folder / f"{count}_alone") == _masks(runs_dir))
+    write_result(
+        "sweep_seeds",
+        f"# Several seeds of one pruning\n\n{made_on(range(8), 1)}\n"
+        "LeNet-300-100 on digits, 12 rounds of 960 steps; whole processes, starting included.\n\n"
+        "| seeds | how | seconds | times as fast |\n| ---: | --- | ---: | ---: |\n"
+        + "".join(lines)
+        + f"\nThe same masks, byte by byte: {'yes' if all(digests) else 'NO'}.\n",
+    )
+
+
+def _masks(runs_dir: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(runs_dir)): path.read_bytes()
+        for path in runs_dir.glob("*/round_*/mask.safetensors")
+    }
+
+
 def _numbers(runs: list[list[dict[str, float]]]) -> list[list[dict[str, float]]]:
     """Results without what depends on who trained first."""
     ours = ("steps_trained", "steps_reused", "seconds")
@@ -214,11 +258,11 @@ def _digest(run: Path) -> str:
 
 
 def main() -> None:
-    """Run one of the three measurements."""
+    """Run one of the measurements."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("planning", "local", "slurm"))
+    parser.add_argument("what", choices=("planning", "local", "seeds", "slurm"))
     parser.add_argument(
         "folder", type=Path, nargs="?", help="new folder for the runs; slurm: open to all users"
     )
@@ -229,7 +273,7 @@ def main() -> None:
     if arguments.folder is None:
         parser.error(f"{arguments.what} needs a folder")
     arguments.folder.mkdir(parents=True, mode=0o755)
-    {"local": local, "slurm": slurm}[arguments.what](arguments.folder.resolve())
+    {"local": local, "seeds": seeds, "slurm": slurm}[arguments.what](arguments.folder.resolve())
 
 
 if __name__ == "__main__":
