@@ -127,6 +127,8 @@ def _call(name: str, arguments: list[Any]) -> Any:
 
 def _lowest(table: Pivot, column: str, limit: float, rows: Iterable[str]) -> float:
     """The number of the last of these rows, counted from the first, down to which every value is at least the limit."""
+    if all((row, column) not in table.cells for row in table.rows):
+        raise Unknown(f"{table.name} has no column {column!r}")
     reached = float("inf")
     for row in rows:
         if (row, column) not in table.cells:

@@ -233,6 +233,8 @@ def test_claims_are_worked_out_or_unknown():
     assert holds('lowest(t, "ticket", 30) == 2 and earliest(t, "ticket", 30) == 1', table)
     with pytest.raises(Unknown, match="no value"):
         holds('t["7", "ticket"] > 1', table)
+    with pytest.raises(Unknown, match="no column 'random'"):
+        holds('earliest(t, "random", 1) > 99', table)
 
 
 @pytest.mark.parametrize(
