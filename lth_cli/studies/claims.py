@@ -2,7 +2,8 @@
 
 `accuracy["5 %", "sam"]` is the mean of a cell. Functions: `spread(CELL)`, `mean(TABLE, COLUMN)` over rows,
 `lowest(TABLE, COLUMN, LIMIT)` the number of the last row, from the first on, down to which the column is at least the
-limit (infinity where the first is below it), and `abs`, `min`, `max`.
+limit (infinity where the first is below it), `earliest(TABLE, COLUMN, LIMIT)` that of the first row from which on,
+to the last, it is (infinity where the last is below it), and `abs`, `min`, `max`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _COMPARE: dict[type, Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-_FUNCTIONS = ("spread", "mean", "lowest", "abs", "min", "max")
+_FUNCTIONS = ("spread", "mean", "lowest", "earliest", "abs", "min", "max")
 _MOST = 2000  # characters
 
 
@@ -117,15 +118,19 @@ def _call(name: str, arguments: list[Any]) -> Any:
             raise Unknown(f"{table.name} has no column {column!r}")
         return sum(cell.mean for cell in cells) / len(cells)
     if name == "lowest":
-        return _lowest(*numbers)
+        return _lowest(numbers[0], numbers[1], numbers[2], numbers[0].rows)
+    if name == "earliest":
+        return _lowest(numbers[0], numbers[1], numbers[2], numbers[0].rows[::-1])
     plain: dict[str, Callable[..., Any]] = {"abs": abs, "min": min, "max": max}
     return plain[name](*numbers)
 
 
-def _lowest(table: Pivot, column: str, limit: float) -> float:
-    """The number of the last row, counted from the first, down to which every value is at least the limit."""
+def _lowest(table: Pivot, column: str, limit: float, rows: Iterable[str]) -> float:
+    """The number of the last of these rows, counted from the first, down to which every value is at least the limit."""
+    if all((row, column) not in table.cells for row in table.rows):
+        raise Unknown(f"{table.name} has no column {column!r}")
     reached = float("inf")
-    for row in table.rows:
+    for row in rows:
         if (row, column) not in table.cells:
             continue
         if table.cells[row, column].mean < limit:

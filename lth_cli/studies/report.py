@@ -46,9 +46,11 @@ class Verdict:
 
 
 def judge(plan: StudyPlan, tables: Mapping[str, Pivot]) -> list[Verdict]:
-    """Check every claim of a study."""
+    """Check every claim of a study that is one of this profile."""
     found = []
     for one in plan.found.study.holds:
+        if one.profiles and plan.profile not in one.profiles:
+            continue
         try:
             found.append(Verdict(one.claim, one.check, holds(one.check, tables)))
         except Unknown as unknown:

@@ -168,6 +168,7 @@ class Claim(_Part):
 
     claim: str
     check: str
+    profiles: list[str] = Field([], description="Checked in these alone, of whose setting it is.")
 
 
 class Study(_Part):
@@ -240,3 +241,7 @@ def _check_tables(study: Study, known: list[str]) -> None:
             raise ValueError(f"figures.{name}.table: there is no table {figure.table!r}")
     for number, one in enumerate(study.holds):
         check_names(f"holds.{number}.check", one.check, study.tables)
+        if unknown := [profile for profile in one.profiles if profile not in study.profiles]:
+            raise ValueError(
+                f"holds.{number}.profiles: there is no profile {unknown[0]!r}; there are {[*study.profiles]}"
+            )

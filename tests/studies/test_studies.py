@@ -7,6 +7,7 @@ from lth_cli.studies.branching import earliest_true
 from lth_cli.studies.claims import Unknown, check_names, holds
 from lth_cli.studies.finding import find, load, paths
 from lth_cli.studies.plan import make_plan
+from lth_cli.studies.report import judge
 from lth_cli.studies.schema import Table
 from lth_cli.studies.tables import pivot
 
@@ -129,6 +130,17 @@ def test_a_profile_changes_seeds_and_leaves_out_a_step_with_what_builds_on_it(ow
     assert "training.length=24it" in plan.steps[0].points[0].overrides
 
 
+def test_a_claim_of_one_profile_is_checked_in_that_alone(own: Path):
+    own.write_text(OWN.replace('"dense"]\'}', '"dense"]\', profiles: [long]}'))
+    found = find(str(own), None)
+    assert not judge(make_plan(found, []), {})
+    (verdict,) = judge(
+        make_plan(found, ["profile=long"]),
+        {"rates": pivot("rates", Table(title="", of=["x"], rows="seed"), [])},
+    )
+    assert verdict.told.startswith("not checked: larger is better")
+
+
 def test_typed_settings_make_another_folder_and_places_do_not(own: Path):
     found = find(str(own), None)
     assert make_plan(found, ["data.root=/x", "launcher=local", "threads=2"]).folder == "quick"
@@ -146,6 +158,7 @@ def test_typed_settings_make_another_folder_and_places_do_not(own: Path):
         (('> rates["0', '> rate["0'), "no 'rate'"),
         (("seed: [1]}", "seed: 1}"), "takes a list"),
         (("about: rates", "abuot: rates"), "abuot"),
+        (('"dense"]\'}', '"dense"]\', profiles: [small]}'), "no profile 'small'"),
     ],
 )
 def test_mistakes_are_named(own: Path, wrong: tuple[str, str], told: str):
@@ -216,9 +229,12 @@ def test_claims_are_worked_out_or_unknown():
     table = {"t": pivot("t", Table(title="", of=["x"], rows="round"), RECORDS)}
     assert holds('t["1", "ticket"] > t["0", "dense"] + 5 and spread(t["1", "ticket"]) < 8', table)
     assert not holds('not mean(t, "ticket") == 50', table)
-    assert holds('lowest(t, "ticket", 60) == 1', table)
+    assert holds('lowest(t, "ticket", 60) == 1 and earliest(t, "ticket", 60) > 99', table)
+    assert holds('lowest(t, "ticket", 30) == 2 and earliest(t, "ticket", 30) == 1', table)
     with pytest.raises(Unknown, match="no value"):
         holds('t["7", "ticket"] > 1', table)
+    with pytest.raises(Unknown, match="no column 'random'"):
+        holds('earliest(t, "random", 1) > 99', table)
 
 
 @pytest.mark.parametrize(
