@@ -144,6 +144,9 @@ class Table(_Part):
     )
     nearest: dict[str, list[float]] = Field({}, description="Of each run, the round nearest to each value.")
     within: float = Field(0.02, description="How far the nearest may be; farther ones are left out.")
+    keeps: str = Field(
+        "", description="A column: only rounds in which it is at least that of the dense round of their run."
+    )
     labels: dict[str, str] = Field({}, description="Words for values.")
     take: Literal["mean", "lowest", "highest", "sum"] = Field(
         "mean",

@@ -87,7 +87,8 @@ def pivot(name: str, spec: Table, records: Iterable[Record], profile: str = "") 
     """Put records into a table, with the values published for every profile or this one."""
     scale = 100.0 if spec.unit == "%" else 1.0
     cells: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for record in _nearest([one for one in records if _wanted(spec, one)], spec.nearest, spec.within):
+    records = [one for one in _keeping(list(records), spec.keeps) if _wanted(spec, one)]
+    for record in _nearest(records, spec.nearest, spec.within):
         value = record.get(spec.metric)
         if spec.rows not in record or spec.columns not in record or value is None or math.isnan(value):
             continue
@@ -128,6 +129,19 @@ def _wanted(spec: Table, record: Record) -> bool:
         ]:
             return False
     return True
+
+
+def _keeping(records: list[Record], column: str) -> list[Record]:
+    """Those at least as good by a column as the dense round of their run, which is one of them."""
+    if not column:
+        return records
+
+    def value(record: Record) -> float:
+        found = record.get(column)
+        return math.nan if found is None else float(found)
+
+    dense = {one["run"]: value(one) for one in records if one["kind"] == "dense"}
+    return [one for one in records if value(one) >= dense.get(one["run"], math.nan)]
 
 
 def _nearest(

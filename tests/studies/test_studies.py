@@ -290,3 +290,23 @@ def test_of_trials_a_table_takes_the_best_of_each_seed(take: str, values: tuple[
     ]
     spec = Table(title="t", of=["x"], metric="steps_to_goal", unit="", rows="size", take=take)
     assert pivot("t", spec, records).cells["8", "dense"].values == values
+
+
+def test_the_smallest_density_is_of_rounds_as_good_as_the_dense_one_of_their_run():
+    spec = Table(
+        title="",
+        of=["a"],
+        metric="density",
+        keeps="test_accuracy",
+        take="lowest",
+        rows="step",
+        columns="kept",
+    )
+    rounds = [(0, 1.0, 0.9), (1, 0.5, 0.9), (2, 0.25, 0.8)], [(0, 1.0, 0.7), (1, 0.5, 0.6), (2, 0.25, 0.6)]
+    records = [
+        {"step": "a", "kept": "x", "seed": seed, "run": f"r{seed}", "kind": "dense" if number == 0 else "ticket",
+         "density": density, "test_accuracy": accuracy}
+        for seed, rows in enumerate(rounds)
+        for number, density, accuracy in rows
+    ]  # fmt: skip
+    assert pivot("smallest", spec, records).cells["a", "x"].values == (50.0, 100.0)
