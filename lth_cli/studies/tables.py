@@ -87,7 +87,10 @@ def pivot(name: str, spec: Table, records: Iterable[Record], profile: str = "") 
     """Put records into a table, with the values published for every profile or this one."""
     scale = 100.0 if spec.unit == "%" else 1.0
     cells: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for record in _nearest([one for one in records if _wanted(spec, one)], spec.nearest, spec.within):
+    chosen: Iterable[Record] = [one for one in records if _wanted(spec, one)]
+    if spec.without_loss is not None:
+        chosen = _without_loss(chosen, spec.without_loss)
+    for record in _nearest([*chosen], spec.nearest, spec.within):
         value = record.get(spec.metric)
         if spec.rows not in record or spec.columns not in record or value is None or math.isnan(value):
             continue
@@ -128,6 +131,23 @@ def _wanted(spec: Table, record: Record) -> bool:
         ]:
             return False
     return True
+
+
+def _without_loss(records: Iterable[Record], points: float) -> Iterable[Record]:
+    """Of each run, the last round down to which every round is as accurate as the dense network less so many points."""
+    found: dict[str, Record] = {}
+    limits: dict[str, float] = {}
+    for record in records:
+        run, accuracy = record["run"], float(record["test_accuracy"])
+        if record["kind"] == "dense":
+            limits[run] = accuracy - points / 100
+        if record["kind"] not in ("dense", "ticket") or run not in limits:
+            continue
+        if accuracy >= limits[run]:
+            found[run] = record
+        else:
+            limits[run] = math.inf
+    return found.values()
 
 
 def _nearest(
