@@ -453,9 +453,26 @@ class Runner:
         return path, verdicts, there, total
 
     def seeds(self) -> str:
-        """Seeds of the study in words."""
-        found = [point.labels.get("seed", "0") for step in self.plan.steps for point in step.points]
-        return ", ".join(dict.fromkeys(found))
+        """Seeds of the study in words: of all steps that train, or of each where they differ."""
+        found: dict[str, list[str]] = {}
+        for step in self.plan.steps:
+            if step.command != "analyze":
+                found.setdefault(self._seeds_of(step), []).append(step.name)
+        if len(found) == 1:
+            return next(iter(found))
+        return "; ".join(f"{', '.join(steps)}: {seeds}" for seeds, steps in found.items())
+
+    def _seeds_of(self, step: PlannedStep) -> str:
+        """`0, 1, 2`, or `0, seeds.order 1, 2` where that is swept."""
+        seeds: dict[str, None] = {}
+        alone: dict[str, dict[str, None]] = {}
+        for point in step.points:
+            config = self._configs.get(point.name)
+            seeds[point.labels.get("seed", "0") if config is None else str(config.seed)] = None
+            for key, value in point.labels.items():
+                if key.startswith("seeds."):
+                    alone.setdefault(key, {})[value] = None
+        return ", ".join([*seeds, *(f"{key} {', '.join(values)}" for key, values in alone.items())])
 
     def say(self, text: str) -> None:
         """A line for a person."""

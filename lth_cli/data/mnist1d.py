@@ -29,11 +29,12 @@ def mnist1d(
     shear_scale: NotNegative = 0.75,
     corr_noise_scale: NotNegative = 0.25,
     iid_noise_scale: NotNegative = 0.02,
+    reverse_seq: bool = False,
 ) -> Arrays:
     """Signals float32 [N, 40] of 10 classes, standardised over the whole set (Greydanus and Kobak 2020).
 
-    The defaults are those of the published data set: 4,000 training and 1,000 test signals. Keywords have the
-    names and meanings of `mnist1d.data.get_dataset_args`.
+    The defaults are those of the published data set: 4,000 training and 1,000 test signals. Keywords but
+    `reverse_seq` have the names and meanings of `mnist1d.data.get_dataset_args`.
 
     Args:
         place: not used; nothing is read.
@@ -47,6 +48,7 @@ def mnist1d(
         shear_scale: amplitude of the random shear.
         corr_noise_scale: amplitude of the smooth noise.
         iid_noise_scale: amplitude of the white noise.
+        reverse_seq: turn all signals back to front.
     """
     from mnist1d.data import get_dataset_args, make_dataset
 
@@ -67,6 +69,8 @@ def mnist1d(
     with _global_randomness_kept():
         made: dict[str, Any] = make_dataset(settings)
     train_inputs, test_inputs = (torch.from_numpy(made[key]).float().contiguous() for key in ("x", "x_test"))
+    if reverse_seq:
+        train_inputs, test_inputs = train_inputs.flip(-1), test_inputs.flip(-1)
     train_labels, test_labels = (torch.from_numpy(made[key]).long() for key in ("y", "y_test"))
     return Arrays(train_inputs, train_labels, test_inputs, test_labels, classes=10)
 

@@ -3,7 +3,8 @@
 `accuracy["5 %", "sam"]` is the mean of a cell. Functions: `spread(CELL)`, `mean(TABLE, COLUMN)` over rows,
 `lowest(TABLE, COLUMN, LIMIT)` the number of the last row, from the first on, down to which the column is at least the
 limit (infinity where the first is below it), `earliest(TABLE, COLUMN, LIMIT)` that of the first row from which on,
-to the last, it is (infinity where the last is below it), and `abs`, `min`, `max`.
+to the last, it is (infinity where the last is below it), `apart(TABLE, COLUMN, COLUMN)` the largest difference of two
+columns in a row, and `abs`, `min`, `max`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _COMPARE: dict[type, Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-_FUNCTIONS = ("spread", "mean", "lowest", "earliest", "abs", "min", "max")
+_FUNCTIONS = ("spread", "mean", "lowest", "earliest", "apart", "abs", "min", "max")
 _MOST = 2000  # characters
 
 
@@ -121,6 +122,9 @@ def _call(name: str, arguments: list[Any]) -> Any:
         return _lowest(numbers[0], numbers[1], numbers[2], numbers[0].rows)
     if name == "earliest":
         return _lowest(numbers[0], numbers[1], numbers[2], numbers[0].rows[::-1])
+    if name == "apart":
+        table, one, other = numbers
+        return max(abs(_cell(table, row, one).mean - _cell(table, row, other).mean) for row in table.rows)
     plain: dict[str, Callable[..., Any]] = {"abs": abs, "min": min, "max": max}
     return plain[name](*numbers)
 

@@ -144,8 +144,10 @@ class Table(_Part):
     )
     nearest: dict[str, list[float]] = Field({}, description="Of each run, the round nearest to each value.")
     within: float = Field(0.02, description="How far the nearest may be; farther ones are left out.")
-    keeps: str = Field(
-        "", description="A column: only rounds in which it is at least that of the dense round of their run."
+    without_loss: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="Of each run, only the last round down to which every round's test accuracy is at least that of "
+        "its dense network less so many points.",
     )
     labels: dict[str, str] = Field({}, description="Words for values.")
     take: Literal["mean", "lowest", "highest", "sum"] = Field(

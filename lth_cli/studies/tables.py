@@ -87,8 +87,10 @@ def pivot(name: str, spec: Table, records: Iterable[Record], profile: str = "") 
     """Put records into a table, with the values published for every profile or this one."""
     scale = 100.0 if spec.unit == "%" else 1.0
     cells: dict[tuple[str, str], dict[str, list[float]]] = {}
-    records = [one for one in _keeping(list(records), spec.keeps) if _wanted(spec, one)]
-    for record in _nearest(records, spec.nearest, spec.within):
+    chosen: Iterable[Record] = [one for one in records if _wanted(spec, one)]
+    if spec.without_loss is not None:
+        chosen = _without_loss(chosen, spec.without_loss)
+    for record in _nearest([*chosen], spec.nearest, spec.within):
         value = record.get(spec.metric)
         if spec.rows not in record or spec.columns not in record or value is None or math.isnan(value):
             continue
@@ -131,17 +133,21 @@ def _wanted(spec: Table, record: Record) -> bool:
     return True
 
 
-def _keeping(records: list[Record], column: str) -> list[Record]:
-    """Those at least as good by a column as the dense round of their run, which is one of them."""
-    if not column:
-        return records
-
-    def value(record: Record) -> float:
-        found = record.get(column)
-        return math.nan if found is None else float(found)
-
-    dense = {one["run"]: value(one) for one in records if one["kind"] == "dense"}
-    return [one for one in records if value(one) >= dense.get(one["run"], math.nan)]
+def _without_loss(records: Iterable[Record], points: float) -> Iterable[Record]:
+    """Of each run, the last round down to which every round is as accurate as the dense network less so many points."""
+    found: dict[str, Record] = {}
+    limits: dict[str, float] = {}
+    for record in records:
+        run, accuracy = record["run"], float(record["test_accuracy"])
+        if record["kind"] == "dense":
+            limits[run] = accuracy - points / 100
+        if record["kind"] not in ("dense", "ticket") or run not in limits:
+            continue
+        if accuracy >= limits[run]:
+            found[run] = record
+        else:
+            limits[run] = math.inf
+    return found.values()
 
 
 def _nearest(

@@ -118,6 +118,7 @@ def test_a_step_takes_the_answer_of_another_and_branches_by_a_function_of_ones_o
     report = (tmp_path / "runs/studies/own/quick/report.md").read_text()
     rows = [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("| ")]
     assert rows == ["count", "---", "100", "50"]
+    assert "\nSeeds: scorers: 7, 8; easy: 0.\n" in report
     configs = [json.loads(path.read_text()) for path in sorted((tmp_path / "runs").glob("*easy*/run.json"))]
     assert len(configs) == 2
     told = sorted((tmp_path / "runs").glob("*easy*/config.yaml"))[0].read_text()

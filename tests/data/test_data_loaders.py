@@ -65,6 +65,9 @@ def test_mnist1d_is_generated_and_leaves_the_global_generators_alone(place: Plac
     assert arrays.train_inputs.dtype == torch.float32 and arrays.classes == 10
     assert torch.equal(arrays.train_inputs, mnist1d(place, num_samples=200).train_inputs)
     assert not torch.equal(arrays.train_inputs, mnist1d(place, num_samples=200, seed=1).train_inputs)
+    turned = mnist1d(place, num_samples=200, reverse_seq=True)
+    assert torch.equal(turned.test_inputs[0, ..., 0], arrays.test_inputs[0, ..., -1])
+    assert torch.equal(turned.train_inputs.flip(-1), arrays.train_inputs)
     shuffled = mnist1d(place, num_samples=200, shuffle_seq=True).train_inputs
     assert torch.allclose(shuffled.sort(1).values, arrays.train_inputs.sort(1).values)
     assert not torch.equal(shuffled, arrays.train_inputs)

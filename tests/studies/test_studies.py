@@ -225,12 +225,31 @@ def test_published_values_stand_beside():
     assert len(pivot("t", spec, RECORDS, "paper").published) == 2
 
 
+def test_the_last_round_without_loss_has_none_with_loss_before_it():
+    accuracies = {"a": (0.9, 0.89, 0.88, 0.95), "b": (0.5, 0.75, 0.75, 0.75)}
+    records = [
+        {"kind": "ticket" if r else "dense", "sparsity": 0.25 * r, "run": run, "step": "s", "test_accuracy": a}
+        for run, values in accuracies.items()
+        for r, a in enumerate(values)
+    ]  # fmt: skip
+    spec = Table(title="", of=["s"], metric="sparsity", rows="step", columns="run", without_loss=1.5)
+    told = {column: cell.mean for (_, column), cell in pivot("t", spec, records).cells.items()}
+    assert told == {"a": 25, "b": 75}
+
+
 def test_claims_are_worked_out_or_unknown():
     table = {"t": pivot("t", Table(title="", of=["x"], rows="round"), RECORDS)}
     assert holds('t["1", "ticket"] > t["0", "dense"] + 5 and spread(t["1", "ticket"]) < 8', table)
     assert not holds('not mean(t, "ticket") == 50', table)
     assert holds('lowest(t, "ticket", 60) == 1 and earliest(t, "ticket", 60) > 99', table)
     assert holds('lowest(t, "ticket", 30) == 2 and earliest(t, "ticket", 30) == 1', table)
+    two = {"t": pivot("t", Table(title="", of=["x"], rows="round", columns="kind"), [
+        {"kind": kind, "round": r, "run": "s", "test_accuracy": a}
+        for kind, values in (("a", (0.5, 0.75)), ("b", (0.625, 0.5))) for r, a in enumerate(values)
+    ])}  # fmt: skip
+    assert holds('apart(t, "a", "b") == 25', two)
+    with pytest.raises(Unknown, match="no value"):
+        holds('apart(t, "a", "c") < 1', two)
     with pytest.raises(Unknown, match="no value"):
         holds('t["7", "ticket"] > 1', table)
     with pytest.raises(Unknown, match="no column 'random'"):
@@ -297,7 +316,7 @@ def test_the_smallest_density_is_of_rounds_as_good_as_the_dense_one_of_their_run
         title="",
         of=["a"],
         metric="density",
-        keeps="test_accuracy",
+        without_loss=0,
         take="lowest",
         rows="step",
         columns="kept",
