@@ -99,6 +99,7 @@ class Runner:
         places = [text for text in plan.typed if text.startswith("runs_dir=")]
         self.runs_dir = Path(str(compose.compose("train", places, config_dir)["runs_dir"]))
         self._sweeps: dict[str, Launcher] = {}
+        self._answers: dict[tuple[tuple[str, ...], tuple[str, ...]], Any] = {}
 
     @property
     def folder(self) -> Path:
@@ -384,15 +385,21 @@ class Runner:
     # Reading
 
     def _stored(self, one: Checked) -> Any:
-        """The answer to a question, where it is there."""
+        """The answer to a question, where it is there; it is looked for until it is, as that plans its runs."""
         assert one.question is not None
+        key = (one.point.overrides, one.point.sources)
+        if key in self._answers:
+            return self._answers[key]
         runs = [self.runs_dir / name for name in one.point.sources]
         if not all((path / "run.json").is_file() for path in runs):
             return None
         if any(Run.open(path).effective_state != "finished" for path in runs):
             return None
         stored = prepare(Request.of(one.question, one.point.sources, trust=True)).stored
-        return stored if stored.finished else None
+        if not stored.finished:
+            return None
+        self._answers[key] = stored
+        return stored
 
     def _records(self, step: PlannedStep, one: Checked, answers: str | None = None) -> list[Record] | None:
         """What a point found; None where it is not there."""
