@@ -138,7 +138,8 @@ def _without_loss(records: Iterable[Record], points: float) -> Iterable[Record]:
     found: dict[str, Record] = {}
     limits: dict[str, float] = {}
     for record in records:
-        run, accuracy = record["run"], float(record["test_accuracy"])
+        run, told = record["run"], record.get("test_accuracy")
+        accuracy = math.nan if told is None else float(told)
         if record["kind"] == "dense":
             limits[run] = accuracy - points / 100
         if record["kind"] not in ("dense", "ticket") or run not in limits:
