@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import lth as command
 from common import made_on, mean_and_spread, random_images, write_result
 
 import lth_cli as lth
@@ -545,14 +546,14 @@ def tickets(options: argparse.Namespace) -> Iterator[dict[str, str]]:
 def seeds(options: argparse.Namespace) -> Iterator[dict[str, str]]:
     """The same pruning of several seeds: a command each, and one sweep whose workers share the device."""
     count, rounds, length = (8, 12, 10) if THERE else (2, 1, 1)
+    found = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, found))  # where other processes find `common`
     shared = ["dataset=mnist", "dataset._target_=common.grey", f"device={DEVICE}", "threads=1"]
     shared += [f"training.length={length}ep", f"pruning.rounds={rounds}", "evaluation.train=false"]
     alone = []
     for seed in range(2):
         begun = time.monotonic()
-        subprocess.run(
-            _words(options.work / f"alone{seed}", [*shared, f"seed={seed}"]), env=_environment(), check=True
-        )
+        command("prune", "-q", *shared, f"seed={seed}", runs_dir=options.work / "alone")
         alone.append(time.monotonic() - begun)
     one_by_one = count * statistics.fmean(alone)
     yield {
@@ -574,16 +575,8 @@ def seeds(options: argparse.Namespace) -> Iterator[dict[str, str]]:
 
 
 def _sweep(folder: Path, overrides: list[str], workers: int) -> None:
-    words = [sys.executable, "-c", "from lth_cli.cli.main import main; main()", "prune", "-m", "-q"]
-    words += [f"runs_dir={folder}/runs", *overrides, "launcher=local", f"launcher.workers={workers}"]
-    words += ["launcher.gpus=[0]"] if THERE else []
-    subprocess.run(words, env=_environment(), stdout=subprocess.DEVNULL, check=True)
-
-
-def _environment() -> dict[str, str]:
-    """In which others find `common`, too."""
-    found = [str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, found))}
+    local = ["launcher=local", f"launcher.workers={workers}", *(["launcher.gpus=[0]"] if THERE else [])]
+    command("prune", "-m", "-q", *overrides, *local, runs_dir=folder / "runs")
 
 
 PARTS = {
@@ -618,7 +611,7 @@ PARTS = {
     "seeds": Part(
         "Several seeds",
         "LeNet-300-100 on images of MNIST's shape, 12 rounds of 2,000 steps in batches of 60; whole processes, "
-        "starting included. Every run has the bytes that it has alone.",
+        "starting included.",
         240,
         seeds,
     ),

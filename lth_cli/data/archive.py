@@ -23,8 +23,7 @@ _DAMAGE = (
     zlib.error,
     EOFError,
     OSError,
-    RuntimeError,
-    NotImplementedError,
+    RuntimeError,  # a password, or a way of packing that zipfile has not
 )
 
 

@@ -118,10 +118,9 @@ def _call(name: str, arguments: list[Any]) -> Any:
         if not cells:
             raise Unknown(f"{table.name} has no column {column!r}")
         return sum(cell.mean for cell in cells) / len(cells)
-    if name == "lowest":
-        return _lowest(numbers[0], numbers[1], numbers[2], numbers[0].rows)
-    if name == "earliest":
-        return _lowest(numbers[0], numbers[1], numbers[2], numbers[0].rows[::-1])
+    if name in ("lowest", "earliest"):
+        table, column, limit = numbers
+        return _lowest(table, column, limit, table.rows if name == "lowest" else table.rows[::-1])
     if name == "apart":
         table, one, other = numbers
         return max(abs(_cell(table, row, one).mean - _cell(table, row, other).mean) for row in table.rows)
